@@ -297,6 +297,7 @@ impl App {
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
         let tracing = RequestTracing::of(&settings.telemetry, handles.tracer.clone());
+        let (lane_ended_in, lanes_ended) = mpsc::unbounded_channel();
         let common = LaneContext {
             network: handles.network().yielding(budget.wanted()).tracing(tracing),
             handles: handles.clone(),
@@ -306,6 +307,7 @@ impl App {
             shutdown: shutdown.clone(),
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
             in_flight: InFlightTotal::default(),
+            ended: lane_ended_in,
         };
         let (ways, edits, turns) = UpdateSenders::open();
         let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
@@ -315,7 +317,8 @@ impl App {
         let keep = EndpointStore::new(settings, taken.holding.epoch());
         // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
-        let fleet = EndpointRegistry::start(common, ways, keep, settings, starts, known);
+        let fleet =
+            EndpointRegistry::start((common, lanes_ended), ways, keep, settings, starts, known);
         // Apart: it would be a large part of what the whole start takes of memory.
         let (fleet, orders) = Box::pin(fleet).await?;
         let roster = orders.roster();

@@ -35,9 +35,9 @@ impl MetricsScrape {
 
     pub(crate) fn refresh(&self) {
         let roster = self.fleet.get().map(RegistryHandle::roster).unwrap_or_default();
-        for ListedEndpoint { metrics, gauges, paused, .. } in &roster.listed {
+        for ListedEndpoint { metrics, lane, paused, .. } in &roster.listed {
             metrics.paused.set(i64::from(paused.is_some()));
-            metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
+            metrics.breaker_open.set(i64::from(lane.breaker() != BreakerState::Closed));
         }
         let refused = i64::try_from(self.handles.refused.count()).unwrap_or(i64::MAX);
         self.handles.metrics.endpoints_refused().set(refused);

@@ -34,6 +34,7 @@ use crate::delivery::connection::network::DeliveryNetwork;
 use crate::delivery::http::EndpointClient;
 use crate::endpoints::known_keys::ChangedEndpoints;
 use crate::endpoints::known_keys::KnownKeys;
+use crate::endpoints::known_keys::KnownRow;
 use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::change::EndpointChange;
@@ -77,7 +78,7 @@ pub(crate) struct TableKeeper {
     /// Which endpoint each row is, as it is written down.
     saved: NamesByRow,
     /// The rows whose endpoints are there, by name.
-    rows: BTreeMap<Arc<str>, Row>,
+    rows: BTreeMap<Arc<str>, KnownRow>,
     keys: KnownKeys,
     /// Something could not be done, and is to be tried again.
     is_unfinished: bool,
@@ -159,7 +160,7 @@ impl TableKeeper {
                 endpoint = keeper.from.unusable(&row, false, &why).unwrap_or(endpoint);
                 problems.push((name.to_string(), why));
             }
-            keeper.rows.insert(name, row);
+            keeper.rows.insert(name, KnownRow::of(&keeper.from, &row));
             starts.push(InitialEndpoint {
                 endpoint,
                 origin: EndpointOrigin::Table,
@@ -248,9 +249,11 @@ impl TableKeeper {
             problems.extend(self.named.iter().cloned());
             changed.names.extend(wanted.keys().cloned());
         }
-        let (wanted, mut again) =
+        let (wanted, stuck) =
             self.rename(orders, (wanted, &mut changed), others, &mut problems).await;
-        let gone = self.known(changed.as_ref()).filter(|(name, _)| !wanted.contains_key(*name));
+        let mut again = !stuck.is_empty();
+        let is_gone = |name| !wanted.contains_key(name) && !stuck.contains(name);
+        let gone = self.known(changed.as_ref()).filter(|(name, _)| is_gone(*name));
         for name in gone.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
             match orders.give(vec![EndpointChange::Remove(Arc::clone(&name))], None).await {
                 Ok(_) | Err(RegistryError::Unknown { .. }) => drop(self.rows.remove(&name)),
@@ -266,7 +269,7 @@ impl TableKeeper {
                 continue;
             }
             let is_known = match self.rows.get(&name) {
-                Some(known) if *known == row => continue,
+                Some(known) if *known == KnownRow::of(&self.from, &row) => continue,
                 known => known.is_some(),
             };
             let change = |endpoint| match (is_known, Box::new(endpoint)) {
@@ -284,7 +287,7 @@ impl TableKeeper {
                 }
             }
             match made {
-                Ok(_) => drop(self.rows.insert(name, row)),
+                Ok(_) => drop(self.rows.insert(name, KnownRow::of(&self.from, &row))),
                 Err(RegistryError::TooMany { .. }) => self.without_place += 1,
                 Err(error) => {
                     again |= matches!(error, RegistryError::Leaving { .. });
@@ -301,7 +304,7 @@ impl TableKeeper {
     fn known<'k>(
         &'k self,
         changed: Option<&'k ChangedEndpoints>,
-    ) -> impl Iterator<Item = (&'k Arc<str>, &'k Row)> {
+    ) -> impl Iterator<Item = (&'k Arc<str>, &'k KnownRow)> {
         let names = changed.into_iter().flat_map(|changed| &changed.names);
         let part = names.filter_map(|name| self.rows.get_key_value(name));
         part.chain(changed.is_none().then_some(&self.rows).into_iter().flatten())
@@ -324,7 +327,8 @@ impl TableKeeper {
     /// Writes down which endpoint each row is, if that has changed: no event goes by it before.
     async fn save(&mut self, changed: Option<&ChangedEndpoints>) -> Result<(), StateError> {
         let Some(source) = self.from.row_source() else { return Ok(()) };
-        let mut names = row_ids::names(&self.from, self.known(changed));
+        let mut names =
+            row_ids::names(self.known(changed).map(|(name, row)| (name, row.id.clone())));
         let has_changed = |name| changed.is_none_or(|changed| changed.names.contains(name));
         let gone =
             self.saved.iter().filter(|(id, name)| !names.contains_key(*id) && has_changed(*name));
@@ -348,7 +352,10 @@ impl TableKeeper {
         orders: &RegistryHandle,
         mut wanted: WantedByName,
     ) -> WantedByName {
-        wanted.retain(|name, (_, row)| self.rows.get(name).is_none_or(|known| known != row));
+        let is_other = |(known, row): (&KnownRow, &Row)| *known != KnownRow::of(&self.from, row);
+        wanted.retain(|name, (_, row)| {
+            self.rows.get(name).is_none_or(|known| is_other((known, row)))
+        });
         if wanted.len() < 2 {
             return wanted;
         }
@@ -362,7 +369,9 @@ impl TableKeeper {
         if orders.give(wanted.iter().map(change).collect(), None).await.is_err() {
             return wanted;
         }
-        self.rows.extend(wanted.into_iter().map(|(name, (_, row))| (name, row)));
+        let rows =
+            wanted.into_iter().map(|(name, (_, row))| (name, KnownRow::of(&self.from, &row)));
+        self.rows.extend(rows);
         BTreeMap::new()
     }
 

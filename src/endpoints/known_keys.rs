@@ -1,13 +1,32 @@
-//! Which row of the table each endpoint is, by the rows' keys: so that where the stream says which rows a
-//! transaction has changed, these alone are read. Pure.
+//! What is kept of the table's rows: by their keys which endpoint each is, so that where the stream says which rows a
+//! transaction has changed these alone are read; and by name what tells whether a row is another by now. Pure.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::endpoints::wanted_rows::WantedEndpoint;
 use crate::pipeline::changed_rows::ChangedRows;
 use crate::pipeline::changed_rows::KeyColumn;
+use crate::preflight::endpoint_rows::Row;
+
+/// A row as it was read last. Rows themselves would take more than all else that an endpoint takes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct KnownRow {
+    fingerprint: u128,
+    /// [`EndpointsFrom::row_id`]
+    pub(super) id: Option<Arc<str>>,
+}
+
+impl KnownRow {
+    pub(super) fn of(from: &EndpointsFrom, row: &Row) -> Self {
+        let columns = serde_json::to_vec(row).unwrap_or_default(); // there is nothing in it that has no text
+        Self { fingerprint: xxh3_128(&columns), id: from.row_id(row) }
+    }
+}
 
 /// The endpoints' names by the keys of their rows.
 #[derive(Debug, Default)]

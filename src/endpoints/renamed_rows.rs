@@ -12,10 +12,10 @@ const RENAMED_MAX: usize = 100;
 
 /// Which of the endpoints that are gone came back under which other name: they are alike in all but
 /// that, and so is no second one on either side.
-pub(super) fn renamed(
+pub(super) fn renamed<R>(
     gone: &[Arc<Endpoint>],
     wanted: &BTreeMap<Arc<str>, (Endpoint, Row)>,
-    known: &BTreeMap<Arc<str>, Row>,
+    known: &BTreeMap<Arc<str>, R>,
 ) -> Vec<(Arc<str>, Arc<str>)> {
     if gone.len() > RENAMED_MAX {
         return Vec::new();

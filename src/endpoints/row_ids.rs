@@ -15,7 +15,6 @@ use crate::config::configuration::Settings;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::endpoints::wanted_rows;
 use crate::preflight::endpoint_rows::KeyedRow;
-use crate::preflight::endpoint_rows::Row;
 use crate::preflight::endpoint_rows::keyed_rows;
 use crate::preflight::inspection::InspectionSessions;
 use crate::store::endpoint_rows;
@@ -26,12 +25,11 @@ use crate::store::renames::EndpointRename;
 
 /// The names of endpoints by the ids of their rows. An id that several rows have tells none of them.
 pub(super) fn names<'r>(
-    from: &EndpointsFrom,
-    endpoints: impl Iterator<Item = (&'r Arc<str>, &'r Row)>,
+    endpoints: impl Iterator<Item = (&'r Arc<str>, Option<Arc<str>>)>,
 ) -> NamesByRow {
     let (mut names, mut twice) = (NamesByRow::new(), BTreeSet::new());
-    for (name, row) in endpoints {
-        let Some(id) = from.row_id(row) else { continue };
+    for (name, id) in endpoints {
+        let Some(id) = id else { continue };
         if names.insert(Arc::clone(&id), Arc::clone(name)).is_some() {
             twice.insert(id);
         }
@@ -100,7 +98,7 @@ pub(crate) async fn take_over(
     };
     let found = read.await.context("cannot read the table of [endpoints_from]")?;
     let wanted = wanted_rows::wanted(from, found.clone(), others).endpoints;
-    let wanted = names(from, wanted.iter().map(|(name, (_, row))| (name, row)));
+    let wanted = names(wanted.iter().map(|(name, (_, row))| (name, from.row_id(row))));
     for (from_name, to) in moves(&known, &wanted, others) {
         let by = format!("table {}", from.table);
         let rename = EndpointRename { from: from_name, to, by, row: None };

@@ -29,6 +29,8 @@ use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::lane::core::breaker::BreakerState;
 use crate::lane::error::QueueError;
+use crate::lane::message::LaneChange;
+use crate::lane::message::ReplayedDelivery;
 use crate::lane::overflow_delay::FIRST_PATIENCE;
 use crate::lane::overflow_delay::FULL_PATIENCE;
 use crate::lane::overflow_delay::TOGETHER_MAX;
@@ -38,8 +40,6 @@ use crate::lane::samples::event;
 use crate::lane::samples::number;
 use crate::lane::samples::retry;
 use crate::lane::samples::settings;
-use crate::lane::sender::LaneChange;
-use crate::lane::sender::ReplayedDelivery;
 use crate::lane::sender::hand_over;
 use crate::lane::settings::LaneParking;
 
@@ -228,7 +228,7 @@ async fn an_endpoint_that_is_down_holds_up_nobody_and_gets_all_of_it_in_order_la
     running.is_up.store(false, Ordering::Relaxed);
     let longest = running.send_steadily(0..3000, Duration::from_millis(2)).await;
     assert!(longest <= FULL_PATIENCE + Duration::from_millis(2), "{longest:?}");
-    let gauges = running.sender.gauges();
+    let gauges = running.sender.view();
     tokio::time::sleep(SECOND).await;
     assert_ne!(gauges.breaker(), BreakerState::Closed);
     assert_eq!((gauges.in_memory(), gauges.in_backlog()), (0, 3000));
@@ -271,7 +271,7 @@ async fn after_an_overflow_events_go_directly_again_although_they_keep_coming() 
     let running = Running::start(with_backlog(256), Database::default(), Duration::from_millis(1));
     running.may_send.store(false, Ordering::Relaxed);
     running.send_steadily(0..500, Duration::from_millis(1)).await;
-    assert!(running.sender.gauges().in_backlog() > 200);
+    assert!(running.sender.view().in_backlog() > 200);
     running.may_send.store(true, Ordering::Relaxed);
     running.send_steadily(500..5000, Duration::from_millis(1)).await;
     let parked = running.parked();
@@ -288,7 +288,7 @@ async fn a_sender_waits_a_moment_for_room_and_then_lets_the_rest_overflow() {
     running.sender.send((0..40).map(|n| event(n, n)).collect()).await.unwrap();
     assert_eq!(start.elapsed().as_millis(), FULL_PATIENCE.as_millis());
     tokio::time::sleep(2 * FLUSH).await;
-    assert_eq!(running.sender.gauges().in_backlog(), 36);
+    assert_eq!(running.sender.view().in_backlog(), 36);
     running.sender.send((40..50).map(|n| event(n, n)).collect()).await.unwrap();
     assert!(start.elapsed() < 2 * FULL_PATIENCE, "what is newer does not wait");
     running.until_settled(50).await;
@@ -411,7 +411,7 @@ async fn what_overflows_waits_for_the_ledger() {
     tasks.spawn(task.run(attempt, clock, || true, refill, outcomes, CancellationToken::new()));
     let send = sender.send((0..5000).map(|n| event(n, n)).collect());
     assert!(tokio::time::timeout(60 * SECOND, send).await.is_err(), "5000 events fit nowhere");
-    let counts = sender.gauges().counts();
+    let counts = sender.view().counts();
     let held = counts.queued + counts.in_flight + counts.retrying;
     assert!(held <= 4 + 256, "{counts:?}");
     assert!(counts.outside <= 3 * 256, "{counts:?}");
@@ -440,10 +440,10 @@ async fn a_backlog_from_before_waits_until_the_source_has_caught_up_and_comes_fi
     settings.parking.as_mut().unwrap().standing =
         Some(BacklogStanding { rows: 40, newest, is_out: false });
     let running = Running::start(settings, database, Duration::from_millis(1));
-    assert_eq!(running.sender.gauges().counts().outside, 0, "the task has not begun");
+    assert_eq!(running.sender.view().counts().outside, 0, "the task has not begun");
     running.sender.send((0..10).map(|n| event(n, n)).collect()).await.unwrap();
     tokio::time::sleep(10 * SECOND).await;
-    assert_eq!((running.requests(), running.sender.gauges().in_backlog()), (0, 50));
+    assert_eq!((running.requests(), running.sender.view().in_backlog()), (0, 50));
     running.sender.caught_up().await.unwrap();
     running.sender.send((50..90).map(|n| event(n, n % 10)).collect()).await.unwrap();
     running.until_settled(90).await;
@@ -470,7 +470,7 @@ async fn a_backlog_that_cannot_be_read_is_read_later() {
     running.is_backlog_up.store(false, Ordering::Relaxed);
     running.may_send.store(true, Ordering::Relaxed);
     tokio::time::sleep(60 * SECOND).await;
-    assert_eq!(running.sender.gauges().in_backlog(), 36);
+    assert_eq!(running.sender.view().in_backlog(), 36);
     running.is_backlog_up.store(true, Ordering::Relaxed);
     running.until_settled(40).await;
     running.check_seen(40);
@@ -525,7 +525,7 @@ async fn a_backlog_beyond_its_limit_loses_its_oldest_also_while_the_endpoint_is_
     running.is_up.store(false, Ordering::Relaxed);
     running.send_steadily(0..2000, Duration::from_millis(1)).await;
     tokio::time::sleep(30 * SECOND).await;
-    assert_eq!(running.sender.gauges().in_backlog(), 100);
+    assert_eq!(running.sender.view().in_backlog(), 100);
     let rows: Vec<u64> = {
         let database = running.database.lock().unwrap();
         database.rows.values().map(|row| row.event.sequence).collect()

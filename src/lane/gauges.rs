@@ -16,7 +16,7 @@ use crate::lane::core::breaker::BreakerState;
 
 /// Counts of a lane, shared with whoever shows them.
 #[derive(Debug)]
-pub struct LaneGauges {
+pub(crate) struct LaneGauges {
     room: Arc<LaneCapacity>,
     in_flight: AtomicUsize,
     retrying: AtomicUsize,
@@ -108,7 +108,7 @@ impl LaneGauges {
     }
 
     /// Events that are owed: handed over, and not yet reported to the ledger as settled.
-    pub fn counts(&self) -> LaneCounts {
+    pub(crate) fn counts(&self) -> LaneCounts {
         let load = |number: &AtomicUsize| number.load(Ordering::Relaxed);
         let (in_flight, retrying) = (load(&self.in_flight), load(&self.retrying));
         let tried = in_flight + retrying;
@@ -123,28 +123,28 @@ impl LaneGauges {
     }
 
     /// Deliveries that are owed and not in the backlog; replays do not count, they are dead letters.
-    pub fn in_memory(&self) -> usize {
+    pub(crate) fn in_memory(&self) -> usize {
         let LaneCounts { queued, in_flight, retrying, parked, replays, .. } = self.counts();
         (queued + in_flight + retrying).saturating_sub(parked + replays)
     }
 
     /// Deliveries in the backlog, with those that are in memory as well.
-    pub fn in_backlog(&self) -> usize {
+    pub(crate) fn in_backlog(&self) -> usize {
         let LaneCounts { parked, outside, .. } = self.counts();
         parked + outside
     }
 
     /// Whether the endpoint said that it is gone for good (410).
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Relaxed)
     }
 
     /// Whether fewer requests are made at once than configured, because of an outage.
-    pub fn is_slowed(&self) -> bool {
+    pub(crate) fn is_slowed(&self) -> bool {
         self.is_slowed.load(Ordering::Relaxed)
     }
 
-    pub fn breaker(&self) -> BreakerState {
+    pub(crate) fn breaker(&self) -> BreakerState {
         state(self.breaker.load(Ordering::Relaxed))
     }
 

@@ -6,7 +6,21 @@
 //!          └── waits for a place       └◀── refill, given by app ◀── backlog ◀──┘
 //! ```
 //!
-//! `lane` decides and does no I/O; `task` does what it says and owns it. Events come in through a
+//! | file | holds |
+//! | --- | --- |
+//! | `capacity` | The places of one lane |
+//! | `cell` | A lane that is there while it has work |
+//! | `core` | What a lane decides, without I/O |
+//! | `gauges` | What a lane holds and how it does |
+//! | `in_flight` | The requests of one lane |
+//! | `in_flight_total` | How many requests all lanes have in flight together |
+//! | `message` | What comes into a lane |
+//! | `overflow_delay` | How long a sender waits for a full lane |
+//! | `sender` | The ways into a lane: for events, changes, replays |
+//! | `settings` | What a lane has to know about its endpoint |
+//! | `task` | The task around the core |
+//!
+//! `core` decides and does no I/O; `task` does what it says and owns it. Events come in through a
 //! [`LaneSender`], which takes a place in the lane for each event first; a place becomes free when
 //! the event's settlement has been handed to the ledger. So memory is bounded by the capacity.
 //!
@@ -15,11 +29,13 @@
 //! there is one. They have places of their own, so that a slow ledger still makes the sender wait.
 
 mod capacity;
+pub(crate) mod cell;
 pub(crate) mod core;
 pub(crate) mod error;
 pub(crate) mod gauges;
 mod in_flight;
 pub(crate) mod in_flight_total;
+pub(crate) mod message;
 pub(crate) mod overflow_delay;
 mod semaphore;
 pub(crate) mod sender;
@@ -35,10 +51,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
-use crate::lane::capacity::LaneCapacity;
-use crate::lane::gauges::LaneGauges;
+use crate::lane::cell::LaneCell;
+use crate::lane::cell::LaneOpener;
+use crate::lane::cell::WorkingLane;
 use crate::lane::sender::LaneSender;
 use crate::lane::settings::LaneSettings;
 use crate::lane::task::LaneTask;
@@ -49,9 +64,12 @@ const MESSAGES_MAX: usize = 16;
 
 /// Makes a lane: where its events go in, and the task that is to be run.
 pub fn open(settings: LaneSettings) -> (LaneSender, LaneTask) {
-    let room = Arc::new(LaneCapacity::new(&settings));
-    let gauges = Arc::new(LaneGauges::new(Arc::clone(&room)));
-    let (input, received) = mpsc::channel(MESSAGES_MAX);
-    let sender = LaneSender::new(settings.clone(), input, Arc::clone(&room), Arc::clone(&gauges));
-    (sender, LaneTask::new(settings, received, room, gauges))
+    let name = Arc::clone(&settings.name);
+    let (working, task) = WorkingLane::open(settings);
+    (LaneSender::new(name, LaneCell::of(working)), task)
+}
+
+/// The way into a lane that is there only while it has work.
+pub(crate) fn on_demand(endpoint: Arc<str>, opener: Arc<dyn LaneOpener>) -> LaneSender {
+    LaneSender::new(endpoint, LaneCell::on_demand(opener))
 }

@@ -1,6 +1,7 @@
 //! The way into a lane.
 
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -8,57 +9,24 @@ use tokio::sync::AcquireError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::flow::backlog::BacklogStanding;
 use crate::flow::event::Event;
-use crate::flow::settlement::ReplayId;
 use crate::lane::capacity::CapacityReservation;
 use crate::lane::capacity::LaneAdmission;
-use crate::lane::capacity::LaneCapacity;
+use crate::lane::cell::ChangedLane;
+use crate::lane::cell::LaneCell;
+use crate::lane::cell::LaneView;
+use crate::lane::cell::WorkingLane;
 use crate::lane::error::QueueError;
-use crate::lane::gauges::LaneGauges;
+use crate::lane::message::LaneChange;
+use crate::lane::message::LaneMessage;
+use crate::lane::message::ReplayedDelivery;
 use crate::lane::overflow_delay::DelayLook;
 use crate::lane::overflow_delay::LOOK_EVERY;
 use crate::lane::overflow_delay::LaneProgress;
 use crate::lane::overflow_delay::OverflowDelay;
 use crate::lane::overflow_delay::WalHold;
 use crate::lane::settings::LaneSettings;
-
-/// What comes into a lane; each event has its place.
-#[derive(Debug)]
-pub(super) enum LaneMessage {
-    Events(Vec<Arc<Event>>),
-    /// There was no room for these.
-    Overflow(Vec<Arc<Event>>),
-    Replay(ReplayedDelivery),
-    CaughtUp,
-    /// Nothing more is on its way.
-    Rest,
-    Change(LaneChange),
-}
-
-/// What is to be different in a lane from here on.
-#[derive(Clone, Debug)]
-pub enum LaneChange {
-    Settings(Box<LaneSettings>),
-    /// The endpoint is disabled: nothing is sent, and what waits is parked.
-    Disable,
-    /// The endpoint is enabled again, also one that said 410.
-    Enable,
-    /// An operator has paused it: likewise, and the limits of the backlog hold.
-    Pause,
-    /// The operator lets it go on.
-    Resume,
-    /// What waits is tried at once, its schedule begun anew.
-    TryNow,
-    /// The endpoint is removed: what waits is given up, and then the lane ends.
-    Delete,
-}
-
-/// A delivery that an operator sends again.
-#[derive(Clone, Debug)]
-pub struct ReplayedDelivery {
-    pub id: ReplayId,
-    pub event: Arc<Event>,
-}
 
 /// Hands over to each lane its events, in order, as many as there is room for each time; waits until
 /// all have taken theirs. If the future is dropped, the rest is not handed over.
@@ -86,21 +54,12 @@ pub(crate) async fn hand_over<'l>(
 #[derive(Debug)]
 pub struct LaneSender {
     endpoint: Arc<str>,
-    settings: LaneSettings,
-    input: mpsc::Sender<LaneMessage>,
-    room: Arc<LaneCapacity>,
-    gauges: Arc<LaneGauges>,
+    cell: Arc<LaneCell>,
 }
 
 impl LaneSender {
-    pub(super) fn new(
-        settings: LaneSettings,
-        input: mpsc::Sender<LaneMessage>,
-        room: Arc<LaneCapacity>,
-        gauges: Arc<LaneGauges>,
-    ) -> Self {
-        let endpoint = Arc::clone(&settings.name);
-        Self { endpoint, settings, input, room, gauges }
+    pub(super) fn new(endpoint: Arc<str>, cell: Arc<LaneCell>) -> Self {
+        Self { endpoint, cell }
     }
 
     /// Hands over all events to this lane alone, as [`hand_over`] does, and as if the WAL could hold
@@ -113,49 +72,51 @@ impl LaneSender {
         hand_over([(self, events)], &hold, &|| false).await
     }
 
+    /// Has the lane be there, with what its backlog holds at the start.
+    pub(crate) fn begin(&self, standing: Option<BacklogStanding>) {
+        let with_backlog = |mut settings: LaneSettings| {
+            settings.parking.iter_mut().for_each(|parking| parking.standing = standing);
+            settings
+        };
+        self.cell.working_with(with_backlog);
+    }
+
     /// Whether the lane has nothing to do, and would take events.
     pub fn is_idle(&self) -> bool {
-        self.room.held() == 0 && self.room.way() == LaneAdmission::In
+        let lane = self.cell.present();
+        lane.is_none_or(|lane| lane.room.held() == 0 && lane.room.way() == LaneAdmission::In)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_there(&self) -> bool {
+        self.cell.present().is_some()
     }
 
     /// Whether so many events of a backfill may come: the lane has no more in it than keeps its endpoint
     /// busy, so that what is live waits behind few, or sends them on to its backlog.
     pub fn is_roomy(&self, events: usize) -> bool {
-        if self.room.way() == LaneAdmission::Aside {
-            return self.room.takes_overflow(events);
+        let Some(lane) = self.cell.present() else { return true };
+        if lane.room.way() == LaneAdmission::Aside {
+            return lane.room.takes_overflow(events);
         }
-        self.room.held() <= self.busy().saturating_mul(2).min(self.settings.capacity.get() / 2)
+        lane.room.held() <= lane.busy().saturating_mul(2).min(lane.settings.capacity.get() / 2)
     }
 
     /// Whether the endpoint is about to have nothing to do: more may come at once than the last time.
     pub fn is_nearly_idle(&self) -> bool {
-        match self.room.way() {
-            LaneAdmission::Aside => self.room.held() == 0,
-            LaneAdmission::In | LaneAdmission::InOrAside => self.room.held() <= self.busy() / 2,
+        let Some(lane) = self.cell.present() else { return true };
+        match lane.room.way() {
+            LaneAdmission::Aside => lane.room.held() == 0,
+            LaneAdmission::In | LaneAdmission::InOrAside => lane.room.held() <= lane.busy() / 2,
         }
-    }
-
-    /// How many events keep the endpoint busy.
-    fn busy(&self) -> usize {
-        self.settings.concurrency.get().saturating_mul(self.settings.batch.size.get())
     }
 
     async fn take(
         &self,
-        mut events: Vec<Arc<Event>>,
+        events: Vec<Arc<Event>>,
         patience: &OverflowDelay<'_>,
     ) -> Result<(), QueueError> {
-        while !events.is_empty() {
-            let entered = self.enter(&events, patience).await;
-            let Some(places) = entered.map_err(|_closed| self.ended())? else { break };
-            self.pass_on(&mut events, places, LaneMessage::Events).await?;
-        }
-        while !events.is_empty() {
-            let places = self.room.overflow(events.len()).await;
-            let places = places.map_err(|_closed| self.ended())?;
-            self.pass_on(&mut events, places, LaneMessage::Overflow).await?;
-        }
-        Ok(())
+        self.cell.working().take(events, patience).await.map_err(|_closed| self.ended())
     }
 
     /// Tells the lane that all events have been sent again that were taken before walhook started.
@@ -165,12 +126,15 @@ impl LaneSender {
     /// # Errors
     /// As [`hand_over`].
     pub async fn caught_up(&self) -> Result<(), QueueError> {
-        self.input.send(LaneMessage::CaughtUp).await.map_err(|_closed| self.ended())
+        match self.cell.catch_up() {
+            Some(lane) => self.tell(lane, LaneMessage::CaughtUp).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether the endpoint takes batches, so that [`LaneSender::rest`] matters to it.
     pub fn gathers(&self) -> bool {
-        self.gauges.gathers()
+        self.cell.present().is_some_and(|lane| lane.gauges.gathers())
     }
 
     /// Tells the lane that nothing more is on its way at the moment: what is there need not wait for
@@ -179,23 +143,65 @@ impl LaneSender {
     /// # Errors
     /// As [`hand_over`].
     pub async fn rest(&self) -> Result<(), QueueError> {
-        self.input.send(LaneMessage::Rest).await.map_err(|_closed| self.ended())
+        match self.cell.present() {
+            Some(lane) => self.tell(lane, LaneMessage::Rest).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn tell(&self, lane: WorkingLane, message: LaneMessage) -> Result<(), QueueError> {
+        lane.input.send(message).await.map_err(|_closed| self.ended())
     }
 
     /// A way in for what is sent again. It does not keep the lane's input open.
     pub fn replays(&self) -> ReplaySender {
-        let (endpoint, room) = (Arc::clone(&self.endpoint), Arc::clone(&self.room));
-        ReplaySender { endpoint, input: self.input.downgrade(), room }
+        ReplaySender { endpoint: Arc::clone(&self.endpoint), cell: Arc::downgrade(&self.cell) }
     }
 
     /// A way to change the lane; like this one, it keeps the lane's input open.
     pub fn control(&self) -> LaneControl {
-        LaneControl { endpoint: Arc::clone(&self.endpoint), input: self.input.clone() }
+        LaneControl { endpoint: Arc::clone(&self.endpoint), cell: Arc::clone(&self.cell) }
     }
 
     /// A view of the lane for metrics and status; it can outlive both.
-    pub fn gauges(&self) -> Arc<LaneGauges> {
-        Arc::clone(&self.gauges)
+    pub fn view(&self) -> LaneView {
+        self.cell.view()
+    }
+
+    fn ended(&self) -> QueueError {
+        QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) }
+    }
+}
+
+/// The lane takes nothing any more.
+struct InputClosed;
+
+impl From<AcquireError> for InputClosed {
+    fn from(_closed: AcquireError) -> Self {
+        Self
+    }
+}
+
+impl WorkingLane {
+    /// How many events keep the endpoint busy.
+    fn busy(&self) -> usize {
+        self.settings.concurrency.get().saturating_mul(self.settings.batch.size.get())
+    }
+
+    async fn take(
+        &self,
+        mut events: Vec<Arc<Event>>,
+        patience: &OverflowDelay<'_>,
+    ) -> Result<(), InputClosed> {
+        while !events.is_empty() {
+            let Some(places) = self.enter(&events, patience).await? else { break };
+            self.pass_on(&mut events, places, LaneMessage::Events).await?;
+        }
+        while !events.is_empty() {
+            let places = self.room.overflow(events.len()).await?;
+            self.pass_on(&mut events, places, LaneMessage::Overflow).await?;
+        }
+        Ok(())
     }
 
     /// Places for the first of the events; `None` if all are to go by way of the backlog.
@@ -238,16 +244,12 @@ impl LaneSender {
         events: &mut Vec<Arc<Event>>,
         places: CapacityReservation<'_>,
         message: fn(Vec<Arc<Event>>) -> LaneMessage,
-    ) -> Result<(), QueueError> {
+    ) -> Result<(), InputClosed> {
         let rest = events.split_off(places.places());
         let first = std::mem::replace(events, rest);
-        self.input.send(message(first)).await.map_err(|_closed| self.ended())?;
+        self.input.send(message(first)).await.map_err(|_closed| InputClosed)?;
         places.used();
         Ok(())
-    }
-
-    fn ended(&self) -> QueueError {
-        QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) }
     }
 }
 
@@ -256,7 +258,7 @@ impl LaneSender {
 #[derive(Debug)]
 pub struct LaneControl {
     endpoint: Arc<str>,
-    input: mpsc::Sender<LaneMessage>,
+    cell: Arc<LaneCell>,
 }
 
 impl LaneControl {
@@ -265,7 +267,8 @@ impl LaneControl {
     /// # Errors
     /// [`QueueError::LaneEnded`] if the lane was stopped, or failed.
     pub async fn change(&self, change: LaneChange) -> Result<(), QueueError> {
-        let sent = self.input.send(LaneMessage::Change(change)).await;
+        let ChangedLane::Working(lane) = self.cell.changed(&change) else { return Ok(()) };
+        let sent = lane.input.send(LaneMessage::Change(change)).await;
         sent.map_err(|_closed| QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) })
     }
 }
@@ -274,8 +277,7 @@ impl LaneControl {
 #[derive(Clone, Debug)]
 pub struct ReplaySender {
     endpoint: Arc<str>,
-    input: mpsc::WeakSender<LaneMessage>,
-    room: Arc<LaneCapacity>,
+    cell: Weak<LaneCell>,
 }
 
 impl ReplaySender {
@@ -286,12 +288,30 @@ impl ReplaySender {
     /// # Errors
     /// [`QueueError::LaneEnded`] if the lane takes no more events. What came before is taken.
     pub async fn send(&self, replays: Vec<ReplayedDelivery>) -> Result<(), QueueError> {
-        let ended = || QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) };
         for replay in replays {
-            self.room.replay().await.map_err(|_closed| ended())?;
-            let input = self.input.upgrade().ok_or_else(ended)?;
-            input.send(LaneMessage::Replay(replay)).await.map_err(|_closed| ended())?;
+            let input = self.input().await.ok_or_else(|| self.ended())?;
+            input.send(LaneMessage::Replay(replay)).await.map_err(|_closed| self.ended())?;
         }
         Ok(())
+    }
+
+    /// The way in, with a place for one.
+    async fn input(&self) -> Option<mpsc::Sender<LaneMessage>> {
+        loop {
+            // While it waits it must not keep the input open.
+            let (room, input) = {
+                let lane = self.cell.upgrade()?.working();
+                (lane.room, lane.input.downgrade())
+            };
+            room.replay().await.ok()?;
+            if let Some(input) = input.upgrade() {
+                return Some(input);
+            }
+            // It has gone to rest meanwhile: this place went with it.
+        }
+    }
+
+    fn ended(&self) -> QueueError {
+        QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) }
     }
 }

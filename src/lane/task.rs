@@ -8,8 +8,8 @@
 //! The ledger may be slow. Until it takes a report, requests in flight go on, but from
 //! `ATTEMPTS_HELD_MAX` finished ones nothing is leased; settled events keep their places.
 //!
-//! With nothing to do for long the task gives back what it needs for work and is dormant: of 100,000
-//! endpoints most are.
+//! With nothing to do for long the task gives back what it needs for work and is dormant; where a new lane would
+//! do the same from here on it goes, and is opened again when there is something: see `cell`.
 //!
 //! On `stop` nothing is leased any more, what is in flight ends and is reported, and the rest comes
 //! again after the restart. When the input closes instead, the task ends once the WAL owes nothing:
@@ -21,6 +21,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -54,9 +55,9 @@ use crate::lane::gauges::LaneGauges;
 use crate::lane::in_flight::RequestsInFlight;
 use crate::lane::in_flight_total::InFlightPart;
 use crate::lane::in_flight_total::InFlightTotal;
-use crate::lane::sender::LaneChange;
-use crate::lane::sender::LaneMessage;
-use crate::lane::sender::ReplayedDelivery;
+use crate::lane::message::LaneChange;
+use crate::lane::message::LaneMessage;
+use crate::lane::message::ReplayedDelivery;
 use crate::lane::settings::LaneSettings;
 
 /// Finished attempts that wait for the ledger; each can hold a response of some 64 KiB.
@@ -74,6 +75,12 @@ const DORMANT_AFTER: Duration = Duration::from_secs(60);
 
 /// How often a lane that may send nothing asks whether it may.
 const FENCE_POLL: Duration = Duration::from_millis(250);
+
+/// Where a lane goes when it has nothing to do.
+pub(super) trait LaneRest: fmt::Debug + Send + Sync {
+    /// The lane goes, unless somebody has a way into it or `is_busy` says that something has come.
+    fn rest(&self, is_busy: &dyn Fn() -> bool) -> bool;
+}
 
 /// A lane that is ready to run.
 #[derive(Debug)]
@@ -100,6 +107,8 @@ pub struct LaneTask {
     pressure: Option<watch::Receiver<u64>>,
     /// What it has of the requests that all lanes have in flight.
     part: InFlightPart,
+    /// `None`: it never rests.
+    rest: Option<Weak<dyn LaneRest>>,
 }
 
 /// Why a lane works no more.
@@ -155,7 +164,20 @@ impl LaneTask {
             is_closed: false,
             pressure: None,
             part: InFlightTotal::default().part(),
+            rest: None,
         }
+    }
+
+    /// Has the lane go when it has nothing to do for long.
+    pub(super) fn resting_in(mut self, rest: Weak<dyn LaneRest>) -> Self {
+        self.rest = Some(rest);
+        self
+    }
+
+    /// Goes, if it would come back as it is; then it is to be dropped.
+    pub(crate) fn goes_to_rest(&mut self) -> bool {
+        let Some(rest) = self.rest.as_ref().and_then(Weak::upgrade) else { return false };
+        self.is_dormant() && self.lane.is_as_new() && rest.rest(&|| !self.input.is_empty())
     }
 
     /// Has the lane share its number of requests in flight with others.
@@ -205,7 +227,7 @@ impl LaneTask {
             self.wait_for_work(&clock, &stop).await;
             // Apart: a lane that waits holds nothing of it.
             let work = self.work(&attempt, &clock, &may_send, &refill, &reports, &stop);
-            if Box::pin(work).await? == WorkEnd::Over {
+            if Box::pin(work).await? == WorkEnd::Over || self.goes_to_rest() {
                 return Ok(());
             }
         }

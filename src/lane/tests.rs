@@ -1,10 +1,12 @@
 //! The running lane, on a paused clock: time passes only while everything waits.
 
+mod cell;
 mod live;
 
 use std::sync::Mutex;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -149,7 +151,7 @@ async fn requests_keep_to_the_rate_limit() {
 async fn sending_waits_while_the_lane_is_full_and_then_goes_on() {
     let settings = LaneSettings { capacity: number(4), concurrency: number(1), ..settings() };
     let mut running = Running::start(settings, |_| (SECOND, delivered()));
-    let gauges = running.sender.gauges();
+    let gauges = running.sender.view();
     let sent = running.sender.send((0..10).map(|n| event(n, 1)).collect());
     let mut sent = std::pin::pin!(sent);
     let waited = tokio::time::timeout(Duration::from_millis(500), &mut sent).await;
@@ -228,7 +230,7 @@ async fn a_slow_ledger_stops_the_leasing_but_not_what_is_in_flight() {
     let most = (REPORTS_MAX + 1) * (ATTEMPTS_HELD_MAX + 4);
     let made = running.seen().len();
     assert!((ATTEMPTS_HELD_MAX..=most).contains(&made), "{made} attempts");
-    assert_eq!(running.sender.gauges().counts().in_flight, 0);
+    assert_eq!(running.sender.view().counts().in_flight, 0);
     assert_eq!(running.settled(1000).await.len(), 1000);
 }
 
@@ -277,9 +279,9 @@ async fn an_endpoint_that_is_gone_is_shown_and_gets_nothing_more() {
     assert_eq!(running.settled(3).await, [0, 1, 2]);
     running.sender.send(vec![event(3, 3)]).await.unwrap();
     assert_eq!(running.settled(1).await, [3]);
-    assert!(running.sender.gauges().is_gone());
+    assert!(running.sender.view().is_gone());
     assert_eq!(running.seen().len(), 1);
-    assert_eq!(running.sender.gauges().counts(), LaneCounts::default());
+    assert_eq!(running.sender.view().counts(), LaneCounts::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,8 +314,8 @@ async fn a_lane_with_nothing_to_do_is_dormant_until_there_is_some() {
         let wait = tokio::time::timeout(1000 * SECOND, task.wait_for_work(clock, &stop));
         assert!(wait.await.is_err(), "round {round}");
         // What only changes the lane leaves it as it is.
-        sender.control().change(sender::LaneChange::Pause).await.unwrap();
-        sender.control().change(sender::LaneChange::Resume).await.unwrap();
+        sender.control().change(message::LaneChange::Pause).await.unwrap();
+        sender.control().change(message::LaneChange::Resume).await.unwrap();
         sender.caught_up().await.unwrap();
         let wait = tokio::time::timeout(1000 * SECOND, task.wait_for_work(clock, &stop));
         assert!(wait.await.is_err(), "round {round}");

@@ -71,14 +71,14 @@ impl BacklogReader {
     /// The state cannot be read at the moment.
     pub(crate) async fn page(
         &self,
-        endpoint: &watch::Receiver<Arc<str>>,
+        endpoint: impl FnOnce() -> Arc<str>,
         after: Option<BacklogPosition>,
         rows: usize,
     ) -> Result<Vec<RefilledRow>, StateError> {
         let after = after.map(|at| BacklogCursor { position: at.position, id: BacklogId(at.row) });
         let limits = PageLimits { after, rows, bytes: PAGE_BYTES };
         let mut session = self.session.lock().await;
-        let endpoint = &*Arc::clone(&endpoint.borrow());
+        let endpoint = &*endpoint();
         let open = match session.take() {
             Some(open) => open,
             None => store::connect_within(&self.server, store::ANSWER_SOON).await?,

@@ -1,13 +1,19 @@
-//! Builds the lanes: one for each endpoint, with its HTTP client.
+//! Runs the lanes, each as long as there is something for its endpoint, with its HTTP client.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::Weak;
 
 use anyhow::Context;
 use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
-use tokio::sync::watch;
 
 use crate::clock::host_now;
 use crate::config::settings::Endpoint;
@@ -15,19 +21,20 @@ use crate::config::settings::LoggedBodies;
 use crate::delivery::connection::network::DeliveryNetwork;
 use crate::delivery::http::EndpointClient;
 use crate::failpoint;
-use crate::flow::backlog::BacklogStanding;
 use crate::flow::lease::Lease;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
-use crate::lane;
+use crate::flow::verdict::HttpExchange;
+use crate::lane::cell::LaneOpener;
 use crate::lane::in_flight_total::InFlightTotal;
-use crate::lane::sender::LaneSender;
 use crate::lane::settings::LaneSettings;
+use crate::lane::task::LaneTask;
 use crate::lane::task::WorkEnd;
 use crate::pipeline::backlog_reader::BacklogReader;
 use crate::pipeline::fence;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::shutdown::ShutdownStages;
+use crate::replication::slot_ownership::SlotOwnership;
 
 /// What all lanes have in common.
 pub(crate) struct LaneContext {
@@ -41,6 +48,8 @@ pub(crate) struct LaneContext {
     pub(crate) in_flight: InFlightTotal,
     /// What each lane may hold of the memory budget.
     pub(crate) share_bytes: usize,
+    /// Where it is told that a lane has ended.
+    pub(crate) ended: mpsc::UnboundedSender<EndedLane>,
 }
 
 /// The share of each of so many lanes: together they leave something for what is on its way, however
@@ -63,86 +72,234 @@ pub(crate) fn client(
     Ok(Arc::new(client))
 }
 
-/// Makes a lane: where its events go in, and the task that is to be run. Each attempt is made by
-/// the client that is in `clients` at the time, and the backlog is read under the name that is in
-/// `names`; `standing` is what it holds for the endpoint.
-pub(crate) fn lane(
+/// Whom a lane serves: opens it when there is something for its endpoint, with a client that is there as long as
+/// the lane is.
+pub(crate) struct LaneRunner {
     index: EndpointIndex,
-    endpoint: &Endpoint,
-    standing: Option<BacklogStanding>,
-    (clients, names): (watch::Receiver<Arc<EndpointClient>>, watch::Receiver<Arc<str>>),
-    common: &LaneContext,
-) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
-    let settings = LaneSettings::with_backlog(index, endpoint, standing);
-    let (sender, task) = lane::open(settings.within(common.share_bytes));
-    let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
-    // Where a future is moved into another one it is there twice.
-    let mut task = Box::new(task);
-    let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
-    let (reports, bodies, shutdown) =
-        (common.reports.clone(), common.bodies, common.shutdown.clone());
-    let backlog = Arc::clone(&common.backlog);
-    let run = async move {
+    served: Mutex<ServedEndpoint>,
+    replaced: Notify,
+    runtime: Handle,
+    /// Nothing is opened any more when it is gone.
+    common: Weak<LaneContext>,
+}
+
+struct ServedEndpoint {
+    endpoint: Arc<Endpoint>,
+    /// What the state calls it.
+    name: Arc<str>,
+    /// There as long as a lane has it.
+    client: Option<Arc<EndpointClient>>,
+    users: usize,
+}
+
+/// A lane has the client.
+struct ClientUse<'r> {
+    runner: &'r LaneRunner,
+    /// As it was at the start.
+    first: Arc<EndpointClient>,
+}
+
+impl ClientUse<'_> {
+    /// The client as it is now.
+    fn client(&self) -> Arc<EndpointClient> {
+        Arc::clone(self.runner.served().client.as_ref().unwrap_or(&self.first))
+    }
+}
+
+impl Drop for ClientUse<'_> {
+    fn drop(&mut self) {
+        let mut served = self.runner.served();
+        served.users -= 1;
+        if served.users == 0 {
+            served.client = None;
+        }
+    }
+}
+
+/// Tells how a lane ended, also if it panicked. One that rests has not ended.
+struct EndNotice {
+    index: EndpointIndex,
+    ended: mpsc::UnboundedSender<EndedLane>,
+    outcome: Option<anyhow::Result<WorkEnd>>,
+}
+
+/// Which lane has ended, and whether it was meant to.
+pub(crate) type EndedLane = (EndpointIndex, anyhow::Result<()>);
+
+impl EndNotice {
+    fn give(mut self, outcome: anyhow::Result<WorkEnd>) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        let panicked = || Err(anyhow::anyhow!("a lane panicked"));
+        let ended = match self.outcome.take().unwrap_or_else(panicked) {
+            Ok(WorkEnd::Dormant) => return,
+            Ok(WorkEnd::Over) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.ended.send((self.index, ended)).ok(); // nobody may want to know any more
+    }
+}
+
+impl fmt::Debug for LaneRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneRunner").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl LaneRunner {
+    pub(crate) fn new(
+        index: EndpointIndex,
+        endpoint: Arc<Endpoint>,
+        runtime: &Handle,
+        common: &Arc<LaneContext>,
+    ) -> Arc<Self> {
+        let name = Arc::clone(&endpoint.name);
+        Arc::new(Self {
+            index,
+            served: Mutex::new(ServedEndpoint { endpoint, name, client: None, users: 0 }),
+            replaced: Notify::new(),
+            runtime: runtime.clone(),
+            common: Arc::downgrade(common),
+        })
+    }
+
+    fn served(&self) -> MutexGuard<'_, ServedEndpoint> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The endpoint has other settings; `client` is made of them, and makes the next attempts.
+    pub(crate) fn replace(&self, endpoint: Arc<Endpoint>, client: Arc<EndpointClient>) {
+        let mut served = self.served();
+        served.endpoint = endpoint;
+        if let Some(before) = &mut served.client {
+            *before = client;
+            self.replaced.notify_one();
+        }
+    }
+
+    /// The state calls the endpoint by this name from here on.
+    pub(crate) fn rename(&self, name: Arc<str>) {
+        self.served().name = name;
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.served().name)
+    }
+
+    /// The client of the lane, or one that is made for this once.
+    ///
+    /// # Errors
+    /// It cannot be built, or walhook ends.
+    pub(crate) fn client(&self) -> anyhow::Result<Arc<EndpointClient>> {
+        let served = self.served();
+        match &served.client {
+            Some(client) => Ok(Arc::clone(client)),
+            None => client(&served.endpoint, &*self.common.upgrade().context("walhook is ending")?),
+        }
+    }
+
+    fn use_client(&self) -> anyhow::Result<ClientUse<'_>> {
+        let made = self.client()?;
+        let mut served = self.served();
+        served.users += 1;
+        let first = Arc::clone(served.client.get_or_insert(made));
+        Ok(ClientUse { runner: self, first })
+    }
+
+    /// Runs the lane until it rests or ends.
+    async fn serve(&self, mut task: LaneTask, common: &LaneContext) -> anyhow::Result<WorkEnd> {
+        let used = self.use_client()?;
         let attempt = |lease, _database_now| {
-            let (client, hold) = (Arc::clone(&clients.borrow()), hold.clone());
-            async move {
-                failpoint::reached_over("before_post", || about(&lease));
-                if lease.replay {
-                    failpoint::reached("replaying");
-                }
-                let mut exchange = {
-                    // The receiver compares the time with its own clock, not with the database's.
-                    let attempt = pin!(client.attempt(&lease, host_now()));
-                    let attempt = fence::guarded(&hold, attempt);
-                    failpoint::during("post_sent", attempt).await
-                };
-                if !bodies.are_kept_of(&exchange.verdict) {
-                    exchange.response_body = Bytes::new(); // many of them wait for the ledger
-                }
-                (lease, exchange)
-            }
+            let (client, hold) = (used.client(), common.handles.hold.clone());
+            async move { attempt_with(client, lease, &hold, common.bodies).await }
         };
-        let refill = |after, rows| {
-            let (backlog, names) = (Arc::clone(&backlog), names.clone());
-            async move {
-                let page = backlog.page(&names, after, rows).await;
-                if page.as_ref().is_ok_and(|page| !page.is_empty()) {
-                    failpoint::reached("refilled");
-                }
-                page
+        let refill = |after, rows| async move {
+            let page = common.backlog.page(|| self.name(), after, rows).await;
+            if page.as_ref().is_ok_and(|page| !page.is_empty()) {
+                failpoint::reached("refilled");
             }
+            page
         };
-        let (clock, may_send) = (|| clock.now(), || hold.is_open());
+        let (clock, may_send) = (|| common.handles.clock.now(), || common.handles.hold.is_open());
+        let stop = &common.shutdown.stop_intake;
         loop {
-            task.wait_for_work(clock, &shutdown.stop_intake).await;
+            task.wait_for_work(clock, stop).await;
             // Apart: a lane that waits holds nothing of it.
             let work = Box::pin(async {
-                let stop = &shutdown.stop_intake;
+                let reports = &common.reports;
                 tokio::select! {
-                    ended = task.work(&attempt, &clock, &may_send, &refill, &reports, stop) => ended,
-                    never = tidy(clients.clone()) => match never {},
+                    ended = task.work(&attempt, &clock, &may_send, &refill, reports, stop) => ended,
+                    never = self.tidy(&used) => match never {},
                     // What is in flight may have arrived; it comes again after the restart all the same.
-                    () = shutdown.abort_requests.cancelled() => Ok(WorkEnd::Over),
+                    () = common.shutdown.abort_requests.cancelled() => Ok(WorkEnd::Over),
                 }
             });
             if work.await? == WorkEnd::Over {
-                return Ok(());
+                return Ok(WorkEnd::Over);
+            }
+            if task.goes_to_rest() {
+                return Ok(WorkEnd::Dormant);
             }
         }
-    };
-    (sender, run)
-}
+    }
 
-/// Closes the connections that are not used any more, of whichever client makes the requests.
-async fn tidy(mut clients: watch::Receiver<Arc<EndpointClient>>) -> Infallible {
-    loop {
-        let client = Arc::clone(&clients.borrow_and_update());
-        tokio::select! {
-            never = client.tidy() => match never {},
-            // Without an owner it stays as it is, until the lane ends.
-            Ok(()) = clients.changed() => {}
+    /// Closes the connections that are not used any more, of whichever client makes the requests.
+    async fn tidy(&self, used: &ClientUse<'_>) -> Infallible {
+        loop {
+            let client = used.client();
+            tokio::select! {
+                never = client.tidy() => match never {},
+                () = self.replaced.notified() => {}
+            }
         }
     }
+}
+
+impl LaneOpener for LaneRunner {
+    fn settings(&self) -> LaneSettings {
+        let settings = LaneSettings::with_backlog(self.index, &self.served().endpoint, None);
+        // Without it nothing is run.
+        let share = self.common.upgrade().map_or(usize::MAX, |common| common.share_bytes);
+        settings.within(share)
+    }
+
+    fn run(self: Arc<Self>, task: LaneTask) {
+        let Some(common) = self.common.upgrade() else { return };
+        let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
+        // Where a future is moved into another one it is there twice.
+        let task = Box::new(task);
+        let ended = common.ended.clone();
+        let notice = EndNotice { index: self.index, ended, outcome: None };
+        self.runtime.clone().spawn(async move {
+            notice.give(self.serve(*task, &common).await);
+        });
+    }
+}
+
+async fn attempt_with(
+    client: Arc<EndpointClient>,
+    lease: Lease,
+    hold: &SlotOwnership,
+    bodies: LoggedBodies,
+) -> (Lease, HttpExchange) {
+    failpoint::reached_over("before_post", || about(&lease));
+    if lease.replay {
+        failpoint::reached("replaying");
+    }
+    let mut exchange = {
+        // The receiver compares the time with its own clock, not with the database's.
+        let attempt = pin!(client.attempt(&lease, host_now()));
+        let attempt = fence::guarded(hold, attempt);
+        failpoint::during("post_sent", attempt).await
+    };
+    if !bodies.are_kept_of(&exchange.verdict) {
+        exchange.response_body = Bytes::new(); // many of them wait for the ledger
+    }
+    (lease, exchange)
 }
 
 /// The facts of a request's events, `id=7`.

@@ -13,7 +13,7 @@ use crate::flow::event::Event;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::ReplayId;
 use crate::lane::error::QueueError;
-use crate::lane::sender::ReplayedDelivery;
+use crate::lane::message::ReplayedDelivery;
 use crate::ledger::replayed::ReplayEnd;
 use crate::redelivery::pace::ResendPace;
 use crate::redelivery::service::AWAY_CAP;

@@ -29,7 +29,7 @@ const QUEUED_BYTES: usize = 16 << 20;
 /// At least one ordinary row and its rendering must fit beside others.
 const QUEUED_SIZES: RangeInclusive<u64> = (1 << 20)..=(64 << 30);
 
-/// Endpoints at once. One that has nothing to do takes a few KiB.
+/// Endpoints at once. One that has nothing to do takes some KiB.
 const ENDPOINTS: usize = 100_000;
 const ENDPOINT_COUNTS: RangeInclusive<usize> = 1..=1_000_000;
 

@@ -29,6 +29,7 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::delivery::request::preview::RequestPreview;
 use crate::endpoints::admin::EndpointAdmin;
+use crate::endpoints::admin::no_client;
 use crate::endpoints::admin::probe;
 use crate::endpoints::admin::unknown;
 use crate::endpoints::registry::RegistryHandle;
@@ -119,9 +120,10 @@ impl EndpointAdmin {
         let (settings, now, name) = (self.settings.clone(), self.now(), name.to_owned());
         let roster = orders.roster();
         let shown = roster.find(&name);
-        let shown = shown.map(|shown| (Arc::clone(&shown.client), Arc::clone(&shown.endpoint)));
+        let shown = shown.map(|shown| (shown.runner.client(), Arc::clone(&shown.endpoint)));
         Box::pin(async move {
             let (client, endpoint) = shown.ok_or_else(|| unknown(&name))?;
+            let client = client.map_err(no_client)?;
             let mut settings = settings;
             let types: Vec<&str> = settings.events.iter().map(|rule| &*rule.event_type).collect();
             let stranger = wish.event_type.as_deref().filter(|wanted| !types.contains(wanted));

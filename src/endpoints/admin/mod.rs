@@ -379,7 +379,8 @@ impl EndpointAdmin {
         let roster = orders.roster();
         let shown = roster.find(name).ok_or_else(|| unknown(name))?;
         let body = self.test_body(name);
-        let (client, endpoint) = (Arc::clone(&shown.client), Arc::clone(&shown.endpoint));
+        let (client, endpoint) = (shown.runner.client(), Arc::clone(&shown.endpoint));
+        let client = client.map_err(no_client)?;
         let settings = Arc::new(self.settings.clone());
         Ok(Box::pin(probe::probe(client, endpoint, settings, body, host_now())))
     }
@@ -389,7 +390,12 @@ impl EndpointAdmin {
     }
 }
 
-/// What an request comes to.
+/// Nothing can be sent to the endpoint at the moment.
+fn no_client(error: anyhow::Error) -> AdminRefusal {
+    AdminRefusal::new(503, format!("{error:#}"))
+}
+
+/// What a request comes to.
 enum AdminResult {
     Now(AdminOutcome),
     /// A request to the endpoint is under way.

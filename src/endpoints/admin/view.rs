@@ -60,7 +60,7 @@ impl EndpointAdmin {
 
     fn shown(&self, shown: &ListedEndpoint) -> ShownEndpoint {
         let view = shown.view();
-        let counts = shown.gauges.counts();
+        let counts = shown.lane.counts();
         let record = self.records.get(&*view.name);
         let endpoint = match record {
             Some(record) => DocumentOrSummary::Document(record.masked()),
@@ -77,8 +77,8 @@ impl EndpointAdmin {
             url: view.url,
             endpoint,
             waiting: WaitingEvents {
-                memory: shown.gauges.in_memory(),
-                backlog: shown.gauges.in_backlog(),
+                memory: shown.lane.in_memory(),
+                backlog: shown.lane.in_backlog(),
             },
             in_flight: counts.in_flight,
             paused_since: paused_since.map(IsoTime),

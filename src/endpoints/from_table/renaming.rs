@@ -7,6 +7,7 @@ use crate::config::settings::Endpoint;
 use crate::endpoints::from_table::TableKeeper;
 use crate::endpoints::from_table::WantedByName;
 use crate::endpoints::known_keys::ChangedEndpoints;
+use crate::endpoints::known_keys::KnownRow;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::change::EndpointChange;
 use crate::endpoints::renamed_rows::renamed;
@@ -16,14 +17,14 @@ use crate::store::renames::EndpointRename;
 impl TableKeeper {
     /// Gives endpoints the names that their rows have by now: by the column that tells rows apart, if there is
     /// one, and else to each of those that are gone that one of those that are new is the same but for its
-    /// name, and has no double. Tells whether one is to be tried again.
+    /// name, and has no double. Gives those as well that keep their names and are to be tried again.
     pub(super) async fn rename(
         &mut self,
         orders: &RegistryHandle,
         (mut wanted, changed): (WantedByName, &mut Option<ChangedEndpoints>),
         others: &BTreeSet<Arc<str>>,
         problems: &mut Vec<(String, String)>,
-    ) -> (WantedByName, bool) {
+    ) -> (WantedByName, BTreeSet<Arc<str>>) {
         let mut stuck: Vec<(Arc<str>, Arc<str>)> = Vec::new();
         for (from, to) in self.renames(orders, (&wanted, changed.as_ref()), others) {
             // Behind one that cannot be given the name that it has to leave, nobody moves.
@@ -33,7 +34,10 @@ impl TableKeeper {
             let Some(known) = self.rows.get(&from).cloned() else { continue };
             let moved =
                 || (Endpoint { name: Arc::clone(&to), ..Endpoint::clone(&shown.endpoint) }, known);
-            let (endpoint, row) = wanted.get(&to).cloned().unwrap_or_else(moved);
+            let found = wanted.get(&to);
+            let found =
+                found.map(|(endpoint, row)| (endpoint.clone(), KnownRow::of(&self.from, row)));
+            let (endpoint, row) = found.unwrap_or_else(moved);
             let by = format!("table {}", self.from.table);
             let rename =
                 EndpointRename { from: Arc::clone(&from), to: Arc::clone(&to), by, row: None };
@@ -56,17 +60,12 @@ impl TableKeeper {
             }
             stuck.push((from, to));
         }
-        // These stay what they are, and are tried again.
-        for (_, to) in &stuck {
+        // Nobody gets the name that one of them keeps.
+        for (from, to) in &stuck {
+            wanted.remove(from);
             wanted.remove(to);
         }
-        let roster = orders.roster();
-        for (from, _) in &stuck {
-            let known = roster.find(from).zip(self.rows.get(from));
-            let Some((shown, row)) = known else { continue };
-            wanted.insert(Arc::clone(from), (Endpoint::clone(&shown.endpoint), row.clone()));
-        }
-        (wanted, !stuck.is_empty())
+        (wanted, stuck.into_iter().map(|(from, _)| from).collect())
     }
 
     fn renames(
@@ -75,12 +74,13 @@ impl TableKeeper {
         (wanted, changed): (&WantedByName, Option<&ChangedEndpoints>),
         others: &BTreeSet<Arc<str>>,
     ) -> Vec<(Arc<str>, Arc<str>)> {
-        let named = row_ids::names(&self.from, self.known(changed));
-        let to_be = row_ids::names(&self.from, wanted.iter().map(|(name, (_, row))| (name, row)));
+        let named = row_ids::names(self.known(changed).map(|(name, row)| (name, row.id.clone())));
+        let to_be = wanted.iter().map(|(name, (_, row))| (name, self.from.row_id(row)));
+        let to_be = row_ids::names(to_be);
         let mut renames = row_ids::moves(&named, &to_be, others);
         let roster = orders.roster();
         let gone = self.known(changed).filter(|(name, _)| !wanted.contains_key(*name));
-        let gone = gone.filter(|(_, row)| self.from.row_id(row).is_none());
+        let gone = gone.filter(|(_, row)| row.id.is_none());
         let gone: Vec<Arc<Endpoint>> =
             gone.filter_map(|(name, _)| Some(Arc::clone(&roster.find(name)?.endpoint))).collect();
         let alike = renamed(&gone, wanted, &self.rows).into_iter().filter(|(_, to)| {

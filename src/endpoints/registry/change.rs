@@ -77,7 +77,6 @@ pub(super) enum PlanStep {
     Add {
         endpoint: Arc<Endpoint>,
         origin: EndpointOrigin,
-        client: Arc<EndpointClient>,
     },
     Replace {
         index: EndpointIndex,

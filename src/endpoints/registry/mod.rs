@@ -30,7 +30,6 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::configuration::Settings;
@@ -50,8 +49,10 @@ use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::watermark::EndpointsVersion;
-use crate::lane::gauges::LaneGauges;
-use crate::lane::sender;
+use crate::lane;
+use crate::lane::cell::LaneOpener;
+use crate::lane::cell::LaneView;
+use crate::lane::message::LaneChange;
 use crate::lane::sender::LaneControl;
 use crate::lane::sender::LaneSender;
 use crate::lane::sender::ReplaySender;
@@ -61,7 +62,9 @@ use crate::ledger::EndpointsEdit;
 use crate::ledger::names::ServingEndpoints;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::lanes;
+use crate::pipeline::lanes::EndedLane;
 use crate::pipeline::lanes::LaneContext;
+use crate::pipeline::lanes::LaneRunner;
 use crate::pipeline::threads::RuntimeThread;
 use crate::store::endpoint_states::EndpointPause;
 use crate::store::endpoint_states::EndpointState;
@@ -114,7 +117,7 @@ type RequestResult = Result<Option<StoredEndpoint>, RegistryError>;
 
 /// All endpoints with their lanes; the only one who adds, changes or removes one.
 pub(crate) struct EndpointRegistry {
-    common: LaneContext,
+    common: Arc<LaneContext>,
     ways: UpdateSenders,
     keep: EndpointStore,
     rules: Vec<RegisteredRule>,
@@ -125,7 +128,7 @@ pub(crate) struct EndpointRegistry {
     members: BTreeMap<EndpointIndex, RegisteredEndpoint>,
     next: EndpointIndex,
     edition: EndpointsVersion,
-    lanes: JoinSet<(EndpointIndex, anyhow::Result<()>)>,
+    ended: mpsc::UnboundedReceiver<EndedLane>,
     /// Of the lanes. It has to outlive them.
     thread: RuntimeThread,
     orders: mpsc::Receiver<RegistryRequest>,
@@ -146,10 +149,9 @@ struct RegisteredEndpoint {
     renaming: Option<Arc<str>>,
     paused: Option<EndpointPause>,
     control: LaneControl,
-    names: watch::Sender<Arc<str>>,
-    clients: watch::Sender<Arc<EndpointClient>>,
+    runner: Arc<LaneRunner>,
     replays: ReplaySender,
-    gauges: Arc<LaneGauges>,
+    lane: LaneView,
     metrics: Arc<EndpointMetrics>,
 }
 
@@ -194,7 +196,7 @@ impl EndpointRegistry {
     /// # Errors
     /// An endpoint cannot be built, or the system gives no thread.
     pub(crate) async fn start(
-        common: LaneContext,
+        (common, ended): (LaneContext, mpsc::UnboundedReceiver<EndedLane>),
         ways: UpdateSenders,
         keep: EndpointStore,
         settings: &Settings,
@@ -208,7 +210,7 @@ impl EndpointRegistry {
             settings: settings.clone(),
         };
         let mut fleet = Self {
-            common,
+            common: Arc::new(common),
             ways,
             keep,
             rules: settings.events.iter().map(rule).collect(),
@@ -217,25 +219,28 @@ impl EndpointRegistry {
             members: BTreeMap::new(),
             next: EndpointIndex(0),
             edition: EndpointsVersion::default(),
-            lanes: JoinSet::new(),
+            ended,
             thread: RuntimeThread::start("delivery").context("cannot start the lanes' thread")?,
             orders,
             roster,
         };
         let mut opened = Vec::new();
         for InitialEndpoint { endpoint, origin, is_leaving } in starts {
-            let client = lanes::client(&endpoint, &fleet.common)?;
+            lanes::client(&endpoint, &fleet.common)?; // whether one can be built
             let standing = standings.get(&endpoint.name).copied();
-            let (index, lane) = fleet.add(Arc::new(endpoint), origin, client, standing);
+            let (index, lane) = fleet.add(Arc::new(endpoint), origin);
+            if standing.is_some() {
+                lane.begin(standing);
+            }
             let Some(member) = fleet.members.get_mut(&index) else { continue };
             member.is_leaving = is_leaving;
             if is_leaving {
                 // The pump never hears of it.
-                member.control.change(sender::LaneChange::Delete).await?;
+                member.control.change(LaneChange::Delete).await?;
                 continue;
             }
             if !member.endpoint.enabled {
-                member.control.change(sender::LaneChange::Disable).await?;
+                member.control.change(LaneChange::Disable).await?;
             }
             opened.push((index, lane));
         }
@@ -259,8 +264,7 @@ impl EndpointRegistry {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = self.lanes.join_next() => {
-                    let (index, ended) = ended.context("a lane panicked")?;
+                Some((index, ended)) = self.ended.recv() => {
                     ended?;
                     self.retire(index).await?;
                 }
@@ -277,11 +281,12 @@ impl EndpointRegistry {
             }
         }
         // The lanes drain when nobody can tell them anything any more, and then the ledger ends.
-        let Self { mut lanes, common, members, .. } = self;
+        let Self { mut ended, common, members, thread, .. } = self;
         drop((common, members));
-        while let Some(ended) = lanes.join_next().await {
-            ended.context("a lane panicked")?.1?;
+        while let Some((_, ended)) = ended.recv().await {
+            ended?;
         }
+        drop(thread);
         Ok(())
     }
 
@@ -317,17 +322,17 @@ impl EndpointRegistry {
         let (mut after, mut events, mut renamed) = (Vec::new(), None, Vec::new());
         for step in plan.steps {
             match step {
-                PlanStep::Add { endpoint, origin, client } => {
+                PlanStep::Add { endpoint, origin } => {
                     let is_enabled = endpoint.enabled;
                     // One of this name that was there before may have left some.
                     let letters = self.keep.letters(&endpoint.name).await;
                     let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
                     metrics.dead_letters.set(letters);
-                    let (index, lane) = self.add(endpoint, origin, client, None);
+                    let (index, lane) = self.add(endpoint, origin);
                     opened.push((index, lane));
                     listed.push(index);
                     if !is_enabled {
-                        after.push((index, sender::LaneChange::Disable));
+                        after.push((index, LaneChange::Disable));
                     }
                 }
                 PlanStep::Rename { index, rename, endpoint, client } => {
@@ -355,7 +360,7 @@ impl EndpointRegistry {
                     let Some(member) = self.members.get_mut(&index) else { continue };
                     member.is_leaving = true;
                     closed.push(index);
-                    after.push((index, sender::LaneChange::Delete));
+                    after.push((index, LaneChange::Delete));
                 }
             }
         }
@@ -386,24 +391,24 @@ impl EndpointRegistry {
         index: EndpointIndex,
         endpoint: Arc<Endpoint>,
         client: Arc<EndpointClient>,
-        after: &mut Vec<(EndpointIndex, sender::LaneChange)>,
+        after: &mut Vec<(EndpointIndex, LaneChange)>,
     ) -> anyhow::Result<()> {
         let Some(member) = self.members.get_mut(&index) else { return Ok(()) };
         let before = std::mem::replace(&mut member.endpoint, endpoint);
         if before.name != member.endpoint.name {
             member.metrics = self.common.handles.metrics.endpoint(&member.endpoint.name);
         }
-        member.clients.send_replace(client);
+        member.runner.replace(Arc::clone(&member.endpoint), client);
         let settings = LaneSettings::with_backlog(index, &member.endpoint, None);
-        let change = sender::LaneChange::Settings(Box::new(settings));
+        let change = LaneChange::Settings(Box::new(settings));
         member.control.change(change).await?;
         match (before.enabled, member.endpoint.enabled) {
-            (false, true) => member.control.change(sender::LaneChange::Enable).await?,
-            (true, false) => after.push((index, sender::LaneChange::Disable)),
+            (false, true) => member.control.change(LaneChange::Enable).await?,
+            (true, false) => after.push((index, LaneChange::Disable)),
             (true, true) | (false, false) => {}
         }
         if target::is_other(&before, &member.endpoint) {
-            member.control.change(sender::LaneChange::TryNow).await?;
+            member.control.change(LaneChange::TryNow).await?;
         }
         Ok(())
     }
@@ -417,7 +422,7 @@ impl EndpointRegistry {
         let changed: Vec<&EventRule> = changed.map(|(_, other)| other).collect();
         for member in self.members.values() {
             if changed.iter().any(|rule| member.endpoint.takes(rule)) {
-                member.control.change(sender::LaneChange::TryNow).await?;
+                member.control.change(LaneChange::TryNow).await?;
             }
         }
         Ok(())
@@ -428,22 +433,20 @@ impl EndpointRegistry {
         &mut self,
         endpoint: Arc<Endpoint>,
         origin: EndpointOrigin,
-        client: Arc<EndpointClient>,
-        standing: Option<BacklogStanding>,
     ) -> (EndpointIndex, LaneSender) {
         let index = self.next;
         self.next = EndpointIndex(index.0 + 1);
-        let (clients, current) = watch::channel(client);
-        let (names, name) = watch::channel(Arc::clone(&endpoint.name));
-        let (lane, run) = lanes::lane(index, &endpoint, standing, (current, name), &self.common);
-        self.lanes.spawn_on(async move { (index, run.await) }, self.thread.runtime());
+        let (served, runtime) = (Arc::clone(&endpoint), self.thread.runtime());
+        let runner = LaneRunner::new(index, served, runtime, &self.common);
+        let opener: Arc<dyn LaneOpener> = Arc::<LaneRunner>::clone(&runner);
+        let lane = lane::on_demand(Arc::clone(&endpoint.name), opener);
         let metrics = match origin {
             EndpointOrigin::File => self.common.handles.metrics.endpoint_of_file(&endpoint.name),
             EndpointOrigin::Api | EndpointOrigin::Table => {
                 self.common.handles.metrics.endpoint(&endpoint.name)
             }
         };
-        let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
+        let (control, view, replays) = (lane.control(), lane.view(), lane.replays());
         let (is_leaving, paused) = (false, None);
         let member = RegisteredEndpoint {
             endpoint,
@@ -452,10 +455,9 @@ impl EndpointRegistry {
             renaming: None,
             paused,
             control,
-            names,
-            clients,
+            runner,
             replays,
-            gauges,
+            lane: view,
             metrics,
         };
         self.members.insert(index, member);
@@ -552,9 +554,9 @@ impl EndpointRegistry {
             is_leaving: member.is_leaving,
             renaming: member.renaming.clone(),
             paused: member.paused.clone(),
-            client: Arc::clone(&member.clients.borrow()),
+            runner: Arc::clone(&member.runner),
             replays: member.replays.clone(),
-            gauges: Arc::clone(&member.gauges),
+            lane: member.lane.clone(),
             metrics: member.metrics.clone(),
         };
         let listed = self.members.iter().map(shown).collect();

@@ -8,7 +8,7 @@ use crate::endpoints::registry::RequestResult;
 use crate::endpoints::registry::change::PlanStep;
 use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::target;
-use crate::lane::sender::LaneChange;
+use crate::lane::message::LaneChange;
 use crate::store::endpoint_states::EndpointState;
 
 impl PlanStep {

@@ -73,8 +73,8 @@ impl EndpointRegistry {
         match change {
             EndpointChange::Add { endpoint, origin } => {
                 require_free(names, &endpoint.name)?;
-                let client = self.client(&endpoint)?;
-                Ok(PlanStep::Add { endpoint: Arc::from(endpoint), origin, client })
+                self.client(&endpoint)?; // whether one can be built
+                Ok(PlanStep::Add { endpoint: Arc::from(endpoint), origin })
             }
             EndpointChange::Replace(endpoint) => {
                 let index = find(names, &endpoint.name)?;

@@ -80,7 +80,7 @@ impl EndpointRegistry {
         known.await.context("the ledger has ended")?;
         for (index, EndpointRename { from, to, by, .. }) in renamed {
             let Some(member) = self.members.get_mut(&index) else { continue };
-            member.names.send_replace(Arc::clone(&to));
+            member.runner.rename(Arc::clone(&to));
             member.renaming = None;
             // Somebody may have looked at it once more meanwhile.
             self.common.handles.metrics.forget_endpoint(&from);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::api::surface::EndpointView;
 use crate::config::settings::Endpoint;
-use crate::delivery::http::EndpointClient;
 use crate::flow::settlement::EndpointIndex;
-use crate::lane::gauges::LaneGauges;
+use crate::lane::cell::LaneView;
 use crate::lane::sender::ReplaySender;
+use crate::pipeline::lanes::LaneRunner;
 use crate::store::endpoint_states::EndpointPause;
 use crate::telemetry::metrics::EndpointMetrics;
 
@@ -55,11 +55,11 @@ pub(crate) struct ListedEndpoint {
     pub(crate) renaming: Option<Arc<str>>,
     /// Since when and by whom it is paused.
     pub(crate) paused: Option<EndpointPause>,
-    /// Makes the requests from the next attempt on.
-    pub(crate) client: Arc<EndpointClient>,
+    /// Has the client that makes the requests from the next attempt on.
+    pub(crate) runner: Arc<LaneRunner>,
     /// What operators send again goes in here.
     pub(crate) replays: ReplaySender,
-    pub(crate) gauges: Arc<LaneGauges>,
+    pub(crate) lane: LaneView,
     pub(crate) metrics: Arc<EndpointMetrics>,
 }
 
@@ -72,7 +72,7 @@ impl ListedEndpoint {
         EndpointView {
             name: Arc::clone(&self.endpoint.name),
             url: self.endpoint.shown_url(),
-            state: match (self.is_leaving, self.endpoint.enabled, self.gauges.is_gone()) {
+            state: match (self.is_leaving, self.endpoint.enabled, self.lane.is_gone()) {
                 (true, _, _) => "removing",
                 (false, true, _) if self.endpoint.unusable.is_some() => "refused",
                 (false, false, _) => "disabled",
@@ -81,7 +81,7 @@ impl ListedEndpoint {
                 (false, true, false) => "enabled",
             },
             paused: self.paused.as_ref().map(|pause| (pause.since, pause.by.clone())),
-            is_slowed: self.gauges.is_slowed(),
+            is_slowed: self.lane.is_slowed(),
             source: self.origin.as_str(),
         }
     }

@@ -104,6 +104,11 @@ impl LaneState {
             && self.breaker.is_closed()
     }
 
+    /// Whether a new lane would do the same from here on, when nothing is owed.
+    pub(crate) fn is_as_new(&self) -> bool {
+        self.phase == DeliveryPhase::Open && !self.is_told_to_rest() && !self.is_slowed()
+    }
+
     /// Gives back the room of what there was when there was more to do.
     pub fn give_back_memory(&mut self) {
         self.ready.shrink_to_fit();

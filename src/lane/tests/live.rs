@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::flow::settlement::ReplayId;
-use crate::lane::sender::LaneChange;
-use crate::lane::sender::ReplayedDelivery;
+use crate::lane::message::LaneChange;
+use crate::lane::message::ReplayedDelivery;
 
 impl Running {
     /// Changes the settings, and waits until the lane keeps to them.
@@ -34,7 +34,7 @@ fn of(capacity: usize, concurrency: usize) -> LaneSettings {
 #[tokio::test(start_paused = true)]
 async fn another_capacity_holds_at_once_when_it_grows_and_as_events_leave_when_it_shrinks() {
     let mut running = Running::start(of(4, 1), |_| (SECOND, delivered()));
-    let gauges = running.sender.gauges();
+    let gauges = running.sender.view();
     let held = move || {
         let LaneCounts { queued, in_flight, .. } = gauges.counts();
         queued + in_flight
@@ -67,7 +67,7 @@ async fn another_concurrency_holds_from_the_next_request_on() {
     let running = Running::start(of(100, 2), |_| (SECOND, delivered()));
     running.sender.send((0..60).map(|n| event(n, n)).collect()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let in_flight = || running.sender.gauges().counts().in_flight;
+    let in_flight = || running.sender.view().counts().in_flight;
     assert_eq!(in_flight(), 2);
     running.change(of(100, 7)).await;
     assert_eq!(in_flight(), 7);

@@ -23,7 +23,7 @@ use crate::flow::settlement::LaneReport;
 use crate::flow::watermark::EndpointsVersion;
 use crate::lane;
 use crate::lane::in_flight_total::InFlightTotal;
-use crate::lane::sender::LaneChange;
+use crate::lane::message::LaneChange;
 use crate::lane::sender::LaneControl;
 use crate::lane::sender::LaneSender;
 use crate::lane::sender::ReplaySender;
@@ -216,7 +216,7 @@ impl ModelRegistry {
         let task = task.pressed_by(terms.budget.pressure()).counted_in(&self.in_flight);
         let (control, replays) = (sender.control(), sender.replays());
         if let Some(shown) = &mut terms.world.lock().shown {
-            shown.lanes.insert(number, sender.gauges());
+            shown.lanes.insert(number, sender.view());
         }
         let (name, ended) = (Arc::clone(&endpoint.name), self.ended.0.clone());
         let LaneTerms { world, clock, budget, may_send, reports, shutdown, stages, .. } = terms;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::lane::gauges::LaneGauges;
+use crate::lane::cell::LaneView;
 use crate::pipeline::simulation::dice::SeededDice;
 use crate::pipeline::simulation::model_state::ModelState;
 use crate::pipeline::simulation::oracle::DeliveryOracle;
@@ -46,7 +46,7 @@ pub(super) struct ShownRun {
     pub(super) metrics: WalhookMetrics,
     pub(super) budget: MemoryBudget,
     /// By endpoint number.
-    pub(super) lanes: BTreeMap<usize, Arc<LaneGauges>>,
+    pub(super) lanes: BTreeMap<usize, LaneView>,
 }
 
 #[derive(Debug)]
@@ -97,7 +97,7 @@ pub(super) struct SharedWorld {
 
 impl ShownRun {
     pub(super) fn lines(&self) -> String {
-        let lane = |(number, gauges): (&usize, &Arc<LaneGauges>)| {
+        let lane = |(number, gauges): (&usize, &LaneView)| {
             format!("e{number}: {:?}, {:?}", gauges.counts(), gauges.breaker())
         };
         let lanes: Vec<String> = self.lanes.iter().map(lane).collect();
