@@ -30,7 +30,7 @@
 //! | 6 | [`pipeline`]: source thread, pump, lanes, backlog reader, fence, shutdown |
 //! | 5 | [`backfill`]: rows that were there before, merged with what streams by |
 //! | 4 | [`api`]: the HTTP surface; [`inbound`]: callbacks that become rows |
-//! | 3 | the stages: [`replication`], [`event`], [`lane`], [`delivery`], [`ledger`] |
+//! | 3 | the stages: [`replication`], [`event`], [`lane`], [`delivery`], [`ledger`]; [`relay`]: the broker between members |
 //! | 2 | [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
 //! | 1 | [`config`], [`failpoint`] |
 //! | 0 | [`flow`]: the words that all share; no I/O, no clock, no randomness |
@@ -69,6 +69,7 @@ mod ledger;
 mod pipeline;
 mod preflight;
 mod redelivery;
+mod relay;
 mod replication;
 #[cfg(feature = "demo")]
 mod sandbox;

@@ -68,7 +68,8 @@ impl AdminCaller {
         let outcome = async {
             let admin = self.surface.admin.get();
             let admin = admin.ok_or_else(|| {
-                unavailable("walhook waits for its slot: ask the one that holds it")
+                unavailable("walhook waits for its slot, or shares its source with others (run --role): ask the one that holds the slot, \
+                 or change the configuration of all")
             })?;
             let (outcome_in, outcome) = oneshot::channel();
             let request = AdminRequest { call, who: self.who, outcome: outcome_in };

@@ -19,13 +19,18 @@
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod callbacks;
+mod deliver;
+mod ledger_task;
 mod otlp;
+mod partition;
 mod sampling;
 mod scrape;
 mod surface;
 pub(crate) mod tail;
+mod tail_relay;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -37,16 +42,21 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::app::deliver::Membership;
+use crate::app::ledger_task::OPENED_MAX;
+use crate::app::ledger_task::REPORTS_MAX;
+use crate::app::ledger_task::run_ledger;
+use crate::app::partition::PartitionContext;
 use crate::app::scrape::MetricsScrape;
 use crate::app::surface::listen;
 use crate::app::surface::surface;
+use crate::app::tail_relay::TailRelay;
 use crate::backfill::context::BackfillContext;
 use crate::backfill::pump_orders::BackfillOrder;
 use crate::backfill::pump_orders::ORDERS_MAX;
 use crate::backfill::service::BackfillService;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
-use crate::delivery::trace::RequestTracing;
 use crate::endpoints::admin::CALLS_MAX;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
@@ -59,6 +69,8 @@ use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::settlement::LaneReport;
+use crate::ha::role::MemberRole;
 use crate::ha::standby;
 use crate::ha::state;
 use crate::ha::state::TakenState;
@@ -68,13 +80,13 @@ use crate::ledger::Ledger;
 use crate::ledger::standby_copies::HeardStream;
 use crate::ledger::standby_copies::StandbyCopies;
 use crate::ledger::writer::StateWriter;
-use crate::pipeline::backlog_reader::BacklogReader;
 use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::fence::SendFence;
 use crate::pipeline::free_memory::given_back_during;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
 use crate::pipeline::lanes::LaneContext;
+use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::pipeline::shutdown::ShutdownStages;
 use crate::pipeline::source_thread::AttachedSource;
 use crate::pipeline::source_thread::PumpParts;
@@ -88,25 +100,19 @@ use crate::preflight::rights;
 use crate::preflight::schema_watch::SchemaWatch;
 use crate::preflight::server_observer::ServerObserver;
 use crate::preflight::standby_block::StandbyBlock;
+use crate::preflight::state_schema;
 use crate::preflight::write_backs;
 use crate::redelivery;
+use crate::store::SqlSession;
 use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
 use crate::store::ownership::StateOwnership;
+use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
-use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
 use crate::telemetry::metrics::WalhookMetrics;
 
 pub(crate) use crate::preflight::ownership::StartConsent;
-
-/// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
-const OPENED_MAX: usize = 64;
-
-/// Reports between the lanes and the ledger: the lanes go on while it hands a flush to the database, or
-/// has to wait for a processor. With four they stand still for an eighth of a flood. One may hold
-/// dozens of responses of up to 64 KiB, or all events of a lane in a few batches.
-const REPORTS_MAX: usize = 16;
 
 /// A walhook whose HTTP surface is up. The rest begins with [`App::run`].
 pub(crate) struct App {
@@ -117,6 +123,7 @@ pub(crate) struct App {
     /// There when the slot is ours.
     fleet: Arc<OnceLock<RegistryHandle>>,
     consent: StartConsent,
+    role: MemberRole,
     skip_transaction: Option<Lsn>,
     admin: api::requests::endpoint_calls::AdminSender,
     backfills: api::requests::backfill_calls::BackfillSender,
@@ -170,6 +177,7 @@ impl App {
             confirmed,
             fleet,
             consent,
+            role: MemberRole::Alone,
             skip_transaction,
             admin,
             backfills,
@@ -183,6 +191,12 @@ impl App {
     #[must_use]
     pub(crate) fn with_consent(self, consent: StartConsent) -> Self {
         Self { consent, ..self }
+    }
+
+    /// Does this part of the work.
+    #[must_use]
+    pub(crate) fn with_role(self, role: MemberRole) -> Self {
+        Self { role, ..self }
     }
 
     /// Goes on without the transaction that commits there, if PostgreSQL cannot send it.
@@ -223,7 +237,7 @@ impl App {
         tokio::select! {
             biased;
             () = stop.cancelled() => {} // nothing was begun
-            begun = self.begin() => begun?,
+            begun = self.begin_role() => begun?,
         }
         let status = self.handles.status.clone();
         let ending = |error: Option<&anyhow::Error>| match error {
@@ -258,6 +272,53 @@ impl App {
         standby::attach(&reader, self.consent).await
     }
 
+    async fn begin_role(&mut self) -> anyhow::Result<()> {
+        match self.role {
+            MemberRole::Alone | MemberRole::Tail => self.begin().await,
+            MemberRole::Deliver => Box::pin(self.begin_delivering()).await,
+        }
+    }
+
+    /// Ends when partitions are looked for.
+    async fn begin_delivering(&mut self) -> anyhow::Result<()> {
+        let relay = tail_relay::settings_of(&self.settings)?.clone();
+        let Self { settings, handles, tasks, .. } = self;
+        let state = state_schema::open(settings).await?;
+        handles.stats.resume(&push_totals::load(&state.client, &settings.postgres.slot).await?);
+        drop(state);
+        let (observer, session) = observer(settings, handles, None).await?;
+        let stop = tasks.stop_token();
+        tasks.spawn("the clock", async move {
+            observer.follow_clock(session, stop).await;
+            Ok(())
+        });
+        let broker = tail_relay::connect(&relay, &tasks.stop_token()).await?;
+        let probe =
+            state_probe::watch(settings.state.clone(), handles.state.clone(), tasks.stop_token());
+        tasks.spawn("the probe of the state", probe);
+        let budget = MemoryBudget::new(settings.memory.queued_bytes);
+        let common = PartitionContext { broker, budget, share: lane_share(settings) };
+        let membership = Membership {
+            settings: settings.clone(),
+            relay,
+            handles: handles.clone(),
+            common,
+            address: self.address.to_string(),
+        };
+        tasks.spawn("the membership", membership.run(tasks.stop_token()));
+        handles.status.begun();
+        tracing::info!(http = %self.address, version = env!("CARGO_PKG_VERSION"), "walhook is running");
+        Ok(())
+    }
+
+    /// How many partitions others deliver for.
+    fn shared(&self) -> anyhow::Result<Option<NonZeroU16>> {
+        match self.role {
+            MemberRole::Tail => Ok(Some(tail_relay::settings_of(&self.settings)?.partitions)),
+            MemberRole::Alone | MemberRole::Deliver => Ok(None),
+        }
+    }
+
     /// Ends when all stages run. May be dropped at any time: stages that have started then end.
     async fn begin(&mut self) -> anyhow::Result<()> {
         prepare(&self.settings, self.consent).await?;
@@ -269,11 +330,12 @@ impl App {
         let shutdown = ShutdownStages::default();
         let budget = MemoryBudget::new(self.settings.memory.queued_bytes);
         let attached = self.attach(&shutdown, &budget, &writable).await?;
+        let consent = (self.consent, self.shared()?);
         let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
         let writes = (writable_in, handles.state.clone());
-        let taken = state::take(settings, &attached.identity, self.consent, writes).await?;
+        let taken = state::take(settings, &attached.identity, consent, writes).await?;
         let probe =
             state_probe::watch(settings.state.clone(), handles.state.clone(), tasks.stop_token());
         tasks.spawn("the probe of the state", probe);
@@ -296,19 +358,11 @@ impl App {
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
-        let tracing = RequestTracing::of(&settings.telemetry, handles.tracer.clone());
-        let (lane_ended_in, lanes_ended) = mpsc::unbounded_channel();
-        let common = LaneContext {
-            network: handles.network().yielding(budget.wanted()).tracing(tracing),
-            handles: handles.clone(),
-            backlog: Arc::new(BacklogReader::of(settings, budget.clone())),
-            reports: reports_in,
-            bodies: settings.push_log.bodies,
-            shutdown: shutdown.clone(),
-            share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
-            in_flight: InFlightTotal::default(),
-            ended: lane_ended_in,
-        };
+        let relay = Box::pin(relay_of(self.role, settings, &mut taken, &reports_in, tasks)).await?;
+        let is_tail = relay.is_some();
+        let waits = (&budget, &shutdown);
+        let (common, lanes_ended) =
+            LaneContext::new(settings, handles, waits, reports_in, lane_share(settings));
         let (ways, edits, turns) = UpdateSenders::open();
         let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
         let network = &common.network;
@@ -325,13 +379,11 @@ impl App {
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
         let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
-        let (calls_in, calls) = mpsc::channel(CALLS_MAX);
-        tasks.spawn(
-            "the administration of endpoints",
-            admin.run(orders.clone(), calls, self.reloads.1.clone(), tasks.stop_token()),
-        );
-        // There is one of each.
-        drop((self.fleet.set(orders), self.admin.set(calls_in)));
+        if !is_tail {
+            let calls_in = administer(admin, orders.clone(), self.reloads.1.clone(), tasks);
+            drop(self.admin.set(calls_in)); // there is one
+        }
+        drop(self.fleet.set(orders)); // likewise
         let (settled_in, settled) = watch::channel(None);
         let published = LedgerOutputs::of(handles, self.confirmed.clone(), &taken, settled_in);
         // Without a pause between the two: a scrape has to find both.
@@ -343,7 +395,10 @@ impl App {
             settled,
             handles.status.clone(),
         );
-        redelivery::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
+        if !is_tail {
+            let fleet = Arc::clone(&self.fleet);
+            redelivery::start(settings, handles, taken.holding, fleet, budget, tasks);
+        }
         let written = write_backs::start(settings, handles, tasks);
         let kept = (taken.writer, taken.books, taken.common, taken.totals);
         let ledger = ledger(settings, handles, published, &roster, kept, written);
@@ -362,8 +417,12 @@ impl App {
             remembered: taken.remembered,
             watched,
             caution,
-            backfills: start_backfills(settings, handles, holding, &self.backfills, tasks),
+            backfills: match is_tail {
+                true => mpsc::channel(1).1, // nobody orders any
+                false => start_backfills(settings, handles, holding, &self.backfills, tasks),
+            },
             moving: taken.moving,
+            relay,
         });
         let source = settings.clone();
         let source = async move { gaps::dated(&source, attached.ended()).await };
@@ -382,13 +441,12 @@ struct PipelineWaits {
     writable: watch::Receiver<bool>,
 }
 
-/// Asks the server once, so that ages are right from the first event on, and then every so often.
-async fn start_observer(
+/// Asks the server once, so that ages are right from the first event on.
+async fn observer(
     settings: &Settings,
     handles: &SharedHandles,
     publication: Option<u32>,
-    tasks: &mut TaskOwner,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<(ServerObserver, Option<SqlSession>)> {
     let observer = ServerObserver {
         settings: settings.postgres.clone(),
         state: settings.state.clone(),
@@ -403,6 +461,17 @@ async fn start_observer(
     };
     let mut session = None;
     observer.observe(&mut session).await.context("cannot ask PostgreSQL for the time")?;
+    Ok((observer, session))
+}
+
+/// Asks the server once, and then every so often.
+async fn start_observer(
+    settings: &Settings,
+    handles: &SharedHandles,
+    publication: Option<u32>,
+    tasks: &mut TaskOwner,
+) -> anyhow::Result<()> {
+    let (observer, session) = observer(settings, handles, publication).await?;
     let stop = tasks.stop_token();
     tasks.spawn("the observer", async move { Ok(observer.run(session, stop).await?) });
     let schemas = event_schemas::watch(handles.current.subscribe(), tasks.stop_token());
@@ -417,6 +486,42 @@ async fn start_observer(
         Ok(())
     });
     Ok(())
+}
+
+/// What each lane of this process may hold of the memory budget, and what they count together.
+fn lane_share(settings: &Settings) -> (usize, InFlightTotal) {
+    let bytes = lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len());
+    (bytes, InFlightTotal::default())
+}
+
+/// What events of a tail go to; `None` where they go to lanes. Others read what is parked, and their books are
+/// their own.
+async fn relay_of(
+    role: MemberRole,
+    settings: &Settings,
+    taken: &mut TakenState,
+    reports: &mpsc::Sender<LaneReport>,
+    tasks: &mut TaskOwner,
+) -> anyhow::Result<Option<RelayOutbox>> {
+    let (MemberRole::Tail, Some(relay)) = (role, &settings.relay) else { return Ok(None) };
+    let opened = TailRelay::open(settings, relay, taken, &tasks.stop_token()).await?;
+    taken.backlog.clear();
+    taken.books.clear();
+    taken.letters.clear();
+    Ok(Some(opened.start(relay, reports, tasks)))
+}
+
+/// Starts the administration of endpoints. Returns the way to it.
+fn administer(
+    admin: EndpointAdmin,
+    orders: RegistryHandle,
+    reloads: ReloadedSettings,
+    tasks: &mut TaskOwner,
+) -> mpsc::Sender<api::requests::endpoint_calls::AdminRequest> {
+    let (calls_in, calls) = mpsc::channel(CALLS_MAX);
+    let run = admin.run(orders, calls, reloads, tasks.stop_token());
+    tasks.spawn("the administration of endpoints", run);
+    calls_in
 }
 
 /// Starts the backfills. Returns the pump's end of their way to it.
@@ -498,26 +603,7 @@ fn ledger(
         replayed: handles.replayed.clone(),
         backfills: handles.backfills.clone(),
         feed: handles.feed.clone(),
+        settled_is_awaited: false,
     };
     Ledger::new(&handles.metrics, terms)
-}
-
-/// Runs the ledger while patience lasts.
-async fn run_ledger(
-    run: impl Future<Output = Result<(), StateError>>,
-    patience: impl Future<Output = ()>,
-    ended: oneshot::Sender<()>,
-    done: CancellationToken,
-) -> anyhow::Result<()> {
-    let outcome = tokio::select! {
-        outcome = run => outcome,
-        () = patience => Ok(()),
-    };
-    if outcome.is_ok() {
-        // Nobody listens any more if the source has failed.
-        ended.send(()).ok();
-    }
-    // Whatever the outcome, nothing is sent any more.
-    done.cancel();
-    Ok(outcome?)
 }

@@ -12,6 +12,7 @@ use crate::cli::terminal;
 use crate::cli::terminal::Colours;
 use crate::flow::body::RequestValue;
 use crate::flow::exit_status::ExitStatus;
+use crate::preflight::broker;
 use crate::preflight::channels;
 use crate::preflight::dry_run::EventExample;
 use crate::preflight::prepare::check;
@@ -44,10 +45,11 @@ impl Check {
         let settings = global.settings()?;
         let runtime = runtime()?;
         // PostgreSQL has no part in it: it is told even where that cannot be asked.
-        let tried = match self.channels {
+        let mut tried = match self.channels {
             true => runtime.block_on(channels::findings(&settings.endpoints)),
             false => Vec::new(),
         };
+        tried.extend(runtime.block_on(broker::findings(&settings)));
         let checked = runtime.block_on(check(&settings));
         if checked.is_err() && !self.json {
             tried.iter().try_for_each(|finding| show(finding, Colours::detect()))?;

@@ -23,6 +23,7 @@
 //! | `import` | `walhook import` |
 //! | `init` | `walhook init` |
 //! | `man` | `walhook man` |
+//! | `members` | `walhook members` |
 //! | `push_log` | `walhook push-log` |
 //! | `receive` | `walhook receive` |
 //! | `replay` | `walhook replay` |
@@ -47,6 +48,7 @@ pub(crate) mod health;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod man;
+pub(crate) mod members;
 pub(crate) mod push_log;
 pub(crate) mod receive;
 pub(crate) mod replay;
@@ -118,6 +120,7 @@ enum Command {
     Trigger(trigger::TriggerCommand),
     Health(health::HealthCommand),
     Import(import::ImportCommand),
+    Members(members::Members),
     Completions(completions::Completions),
     Man(man::ManPages),
 }
@@ -147,6 +150,7 @@ impl Cli {
             Command::Trigger(trigger) => trigger.run(&global),
             Command::Health(health) => health.run(&global),
             Command::Import(import) => import.run(),
+            Command::Members(members) => members.run(&global),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
         }

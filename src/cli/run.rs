@@ -18,10 +18,14 @@ use crate::cli::exit::CommandError;
 use crate::cli::runtime;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
+use crate::config::settings::EventRule;
 use crate::config::settings::LogFormat;
 use crate::delivery::connection::sockets;
+use crate::flow::exit_status::ExitStatus;
 use crate::flow::lsn::Lsn;
+use crate::ha::role::MemberRole;
 use crate::preflight::ownership::StartConsent;
+use crate::relay::error::RelayInterruption;
 use crate::replication::error::SourceError;
 use crate::store::state_error::StateError;
 use crate::telemetry;
@@ -53,6 +57,9 @@ pub(crate) struct Run {
     /// Goes on without the transaction that commits there, if PostgreSQL cannot send it
     #[arg(long, value_name = "LSN")]
     skip_transaction: Option<Lsn>,
+    /// Does a part of the work, with others over the broker of [relay]: docs/scale.md
+    #[arg(long, value_enum)]
+    role: Option<MemberRole>,
 }
 
 impl Run {
@@ -60,6 +67,9 @@ impl Run {
     /// With the exit code of whatever does not let it start or go on.
     pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
+        if let Some(why) = self.role.and_then(|role| unshareable(&settings, role)) {
+            return Err(ExitStatus::Usage.because(anyhow::anyhow!(why)));
+        }
         let format = match settings.log.format {
             LogFormat::Text => LogFormatter::Text,
             LogFormat::Json => LogFormatter::Json,
@@ -73,7 +83,8 @@ impl Run {
             slot: self.take_slot,
             free_for: self.take_over_after.map(Duration::from_secs),
         };
-        let ended = runtime.block_on(serve(settings, consent, self.skip_transaction, global, &log));
+        let wish = (self.role.unwrap_or_default(), self.skip_transaction);
+        let ended = runtime.block_on(serve(settings, consent, wish, global, &log));
         runtime.shutdown_timeout(LOOKUPS_MAX);
         drop(log);
         ended.map_err(CommandError::of_postgres)
@@ -83,7 +94,7 @@ impl Run {
 async fn serve(
     mut settings: Settings,
     mut consent: StartConsent,
-    skip_transaction: Option<Lsn>,
+    (role, skip_transaction): (MemberRole, Option<Lsn>),
     global: &GlobalOptions,
     log: &LogSetup,
 ) -> anyhow::Result<()> {
@@ -94,14 +105,18 @@ async fn serve(
         // Whoever asks it finds it where it was.
         settings.http.listen = app.address();
         let reloads = app.reloads();
-        let app = app.with_consent(consent).skipping(skip_transaction);
+        let app = app.with_consent(consent).with_role(role).skipping(skip_transaction);
         let ended = until_ended(app, &settings, &mut signals, &is_ending, global, log);
         let ended = Box::pin(ended).await;
         let Err(error) = &ended else { return ended };
-        if is_ending.is_cancelled() || !is_set_back(error) {
+        if is_ending.is_cancelled() || !is_set_back(error) && !is_rewind(error) {
             return ended;
         }
-        tracing::warn!("the state was set back: walhook takes it up as it stands there now");
+        if is_rewind(error) {
+            tracing::warn!("what is not settled is sent again, under another epoch");
+        } else {
+            tracing::warn!("the state was set back: walhook takes it up as it stands there now");
+        }
         // What was agreed to was another gap.
         consent.gap = false;
         if let Some(current) = reloads.borrow().as_deref() {
@@ -122,6 +137,37 @@ fn is_set_back(error: &anyhow::Error) -> bool {
         matches!(state, Some(StateError::SetBack { .. }))
     };
     error.chain().any(is_it)
+}
+
+/// Whether the broker has lost something that the slot still has.
+fn is_rewind(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<RelayInterruption>());
+    causes.any(RelayInterruption::is_rewind)
+}
+
+/// What of a configuration cannot be shared among members, if anything.
+fn unshareable(settings: &Settings, role: MemberRole) -> Option<&'static str> {
+    if role == MemberRole::Alone {
+        return None;
+    }
+    let reads = |rule: &EventRule| rule.on.read;
+    [
+        (settings.relay.is_none(), "--role needs a broker: name it in [relay], or run without --role"),
+        (
+            settings.endpoints_from.is_some(),
+            "--role cannot share the endpoints of [endpoints_from] yet: run without --role",
+        ),
+        (
+            settings.run_time.is_wanted(),
+            "--role cannot share endpoints of the API yet: leave [endpoints] out, or run without --role",
+        ),
+        (
+            settings.events.iter().any(reads),
+            "--role cannot share backfills yet: leave \"read\" out of `on`, or run without --role",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(is_so, why)| is_so.then_some(why))
 }
 
 /// Runs `app` until it ends, by itself or because the operator wishes it.

@@ -15,6 +15,7 @@ use crate::config::settings::MessageTables;
 use crate::config::settings::MetricsSettings;
 use crate::config::settings::PostgresSettings;
 use crate::config::settings::PushLogSettings;
+use crate::config::settings::RelaySettings;
 use crate::config::settings::ServerSettings;
 use crate::config::settings::TelemetrySettings;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub messages: Option<MessageTables>,
     /// `[inbound]`, if there is one.
     pub inbound: Option<InboundSettings>,
+    /// `[relay]`, if there is one: only `run --role` uses it.
+    pub relay: Option<RelaySettings>,
 }
 
 impl Settings {

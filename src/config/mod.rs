@@ -61,6 +61,7 @@ use crate::config::sections::messages;
 use crate::config::sections::ocr_wallet;
 use crate::config::sections::postgres;
 use crate::config::sections::process;
+use crate::config::sections::relay;
 use crate::config::sections::run_time_endpoints;
 use crate::config::sections::run_time_endpoints::RunTimeSettings;
 use crate::config::sections::subscriptions;
@@ -224,6 +225,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
         }
     }
     let messages = messages::read(&mut root);
+    let relay = relay::read(&mut root);
     root.finish();
     Some(Settings {
         postgres: postgres?,
@@ -245,6 +247,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
         messages,
         telemetry,
         inbound: if has_inbound { Some(inbound?) } else { None },
+        relay: relay?,
     })
 }
 

@@ -81,6 +81,7 @@ fn waiting(running: &Settings, read: &Settings) -> Vec<&'static str> {
         ("[log]", running.log != read.log),
         ("[telemetry]", running.telemetry != read.telemetry),
         ("[messages]", running.messages != read.messages),
+        ("[relay]", running.relay != read.relay),
         ("[shutdown]", running.grace != read.grace),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
@@ -259,6 +260,7 @@ mod tests {
             ("[log]", "log.filter = \"debug\""),
             ("[telemetry]", "telemetry.endpoint = \"http://127.0.0.1:4318\"\ntelemetry.sample = 1"),
             ("[messages]", "messages.table = \"public.sent\""),
+            ("[relay]", "relay.url = \"nats://h\""),
             ("[shutdown]", "shutdown.grace = \"1s\""),
         ];
         let url = "postgres.url = \"postgres://u@h/d\"";

@@ -8,6 +8,7 @@ mod hosts;
 mod inbound;
 mod messages;
 mod places;
+mod relay;
 mod request_template;
 mod telemetry;
 
@@ -75,6 +76,7 @@ pub(crate) use crate::config::settings::inbound::StatusFields;
 pub(crate) use crate::config::settings::inbound::WecomKeys;
 pub(crate) use crate::config::settings::messages::MessageTables;
 pub use crate::config::settings::places::SourcePlaces;
+pub(crate) use crate::config::settings::relay::RelaySettings;
 pub(crate) use crate::config::settings::request_template::HeaderTemplate;
 pub use crate::config::settings::request_template::RequestTemplate;
 pub(crate) use crate::config::settings::request_template::TargetPiece;

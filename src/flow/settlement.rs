@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::flow::event::Event;
 use crate::flow::lease::Lease;
+use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::HttpExchange;
@@ -96,11 +97,20 @@ pub enum ParkReason {
     Disabled,
     /// An operator has paused the endpoint.
     Paused,
+    /// Nobody delivers for the endpoint's partition.
+    Unowned,
 }
 
 impl ParkReason {
-    pub const ALL: [Self; 6] =
-        [Self::Retry, Self::Behind, Self::Outage, Self::Full, Self::Disabled, Self::Paused];
+    pub const ALL: [Self; 7] = [
+        Self::Retry,
+        Self::Behind,
+        Self::Outage,
+        Self::Full,
+        Self::Disabled,
+        Self::Paused,
+        Self::Unowned,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -110,6 +120,7 @@ impl ParkReason {
             Self::Full => "full",
             Self::Disabled => "disabled",
             Self::Paused => "paused",
+            Self::Unowned => "unowned",
         }
     }
 }
@@ -163,19 +174,33 @@ pub struct DeliveryAttempt {
     pub retry_in: Option<Duration>,
 }
 
+/// A delivery that another member has settled: the WAL is owed nothing more for it.
+#[derive(Clone, Debug)]
+pub struct RelayedDelivery {
+    /// Of the event.
+    pub sequence: u64,
+    pub endpoint: EndpointIndex,
+    pub table: Arc<TableName>,
+}
+
 /// What a lane has to tell the ledger at once. The attempts come before the settlements that
 /// follow from them, both in the order in which they happened.
 #[derive(Debug, Default)]
 pub struct LaneReport {
     pub attempts: Vec<DeliveryAttempt>,
     pub settlements: Vec<Settlement>,
+    /// What was handed over to the owner of a partition, who has settled it in books of its own.
+    pub relayed: Vec<RelayedDelivery>,
     /// An endpoint that is no more: nothing is told of it after this.
     pub retired: Option<EndpointIndex>,
 }
 
 impl LaneReport {
     pub fn is_empty(&self) -> bool {
-        self.attempts.is_empty() && self.settlements.is_empty() && self.retired.is_none()
+        self.attempts.is_empty()
+            && self.settlements.is_empty()
+            && self.relayed.is_empty()
+            && self.retired.is_none()
     }
 }
 

@@ -2,8 +2,14 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `partition_state` | What walhook remembers of a partition, taken up by whoever delivers for it |
+//! | `role` | What a process does of the work for a source |
+//! | `shared_source` | What whoever has the slot does about the partitions that others deliver for |
 //! | `standby` | Hot standby |
 //! | `state` | What walhook remembers, taken up at the start |
 
+pub(crate) mod partition_state;
+pub(crate) mod role;
+pub(crate) mod shared_source;
 pub(crate) mod standby;
 pub(crate) mod state;

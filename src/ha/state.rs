@@ -2,6 +2,7 @@
 //! what had been settled beyond that.
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::write_back::NOBODY;
+use crate::ha::shared_source;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::writer::StateWriter;
 use crate::pipeline::already_settled::AlreadySettled;
@@ -56,6 +58,7 @@ use crate::store::endpoint_states::EndpointState;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::ownership::StateOwnership;
+use crate::store::partition_leases::PartitionRow;
 use crate::store::progress;
 use crate::store::progress::ServerLineage;
 use crate::store::progress::StoredProgress;
@@ -109,6 +112,8 @@ pub(crate) struct TakenState {
     pub(crate) totals: PushTotals,
     /// What the books hold for all endpoints alike.
     pub(crate) common: CommonCounts,
+    /// Those that a tail hands events to.
+    pub(crate) partitions: Vec<PartitionRow>,
 }
 
 impl TakenState {
@@ -156,14 +161,14 @@ impl TakenState {
 
 /// Takes up the state of the slot, which has to be ours: from here on a walhook that had it before
 /// can write no more. Where the operator has agreed that changes are lost, it begins anew at the
-/// slot's position.
+/// slot's position. `shared`: others deliver, for so many partitions.
 ///
 /// # Errors
 /// The gaps, if they are not accepted; that the state or the server cannot be asked.
 pub(crate) async fn take(
     settings: &Settings,
     identity: &SystemIdentity,
-    consent: StartConsent,
+    (consent, shared): (StartConsent, Option<NonZeroU16>),
     (writable, status): (watch::Sender<bool>, StateStatus),
 ) -> anyhow::Result<TakenState> {
     let SystemIdentity { system, timeline, .. } = *identity;
@@ -177,11 +182,10 @@ pub(crate) async fn take(
     ownership::admit(settings, &progress, consent, ended_cleanly)?;
     let publication =
         gap_survey::publication(&source.client, &settings.postgres.publication).await?;
-    let publications = publication.into_iter().collect();
-    let lineage = ServerLineage { system, timeline, publications };
-    let postgres = &settings.postgres;
-    let gaps =
-        gap_survey::survey(&source.client, postgres, identity, true, found, &progress).await?;
+    let lineage =
+        ServerLineage { system, timeline, publications: publication.into_iter().collect() };
+    let (client, postgres) = (&source.client, &settings.postgres);
+    let gaps = gap_survey::survey(client, postgres, identity, true, found, &progress).await?;
     if !gaps.is_empty() && !consent.gap {
         return Err(SourceError::NotSetUp(gaps).into());
     }
@@ -195,11 +199,11 @@ pub(crate) async fn take(
     let others = others.chain(stored.iter().map(|stored| Arc::from(stored.name.as_str())));
     let others = others.collect();
     let rows = row_ids::take_over(settings, &mut session.client, &holding, &others).await?;
+    let partitions = shared_source::bring_in_line(settings, &mut session, &holding, shared).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
-    let fronts = progress::load_fronts(&session.client, slot).await?;
+    let fronts = shared_source::fronts(&session, settings, &partitions, (slot, shared)).await?;
     let moving = backfill_moves::watched(&session.client, slot).await?;
-    let sizes = backlog::sizes(&session.client, slot).await?;
-    let backlog = sizes.into_iter().map(standing).collect();
+    let backlog = backlog::sizes(&session.client, slot).await?.into_iter().map(standing).collect();
     let states = endpoint_states::load(&session.client, slot).await?;
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let remembered = remembered(settings, &session).await?;
@@ -238,11 +242,12 @@ pub(crate) async fn take(
         common,
         remembered,
         moving,
+        partitions,
     })
 }
 
 /// An endpoint and what waits for it.
-fn standing(size: BacklogSize) -> (Arc<str>, BacklogStanding) {
+pub(super) fn standing(size: BacklogSize) -> (Arc<str>, BacklogStanding) {
     let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
     (size.endpoint, BacklogStanding { rows, newest: size.newest, is_out: size.is_out })
 }

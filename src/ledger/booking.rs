@@ -154,6 +154,11 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             }
             self.pending.settled(&self.names, settlement, now);
         }
+        for delivery in &report.relayed {
+            self.watermark.settle(delivery.sequence);
+            self.fronts.settle(delivery.endpoint, delivery.sequence);
+            lock(&self.live).relayed(delivery);
+        }
         if let Some(index) = report.retired {
             // Nothing more comes of it; one of the same name may come at any time.
             lock(&self.live).retire(index);

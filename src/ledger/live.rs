@@ -20,6 +20,7 @@ use crate::flow::relation::TableName;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::RelayedDelivery;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::watermark::EndpointsVersion;
@@ -323,6 +324,15 @@ impl LiveBooks {
             }
         }
         self.endpoints.values_mut().for_each(EndpointBooks::show_outcomes);
+    }
+
+    /// Another member has captured and settled it: it stands in the books of that one.
+    pub(crate) fn relayed(&mut self, delivery: &RelayedDelivery) {
+        let Some(books) = self.endpoints.get_mut(&delivery.endpoint) else { return };
+        books.metrics.pending_memory.dec();
+        let line = books.line(&self.metrics, &delivery.table);
+        line.balance.pending.dec();
+        line.balance.captured.dec();
     }
 
     /// Takes in what became of a delivery.

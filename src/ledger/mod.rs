@@ -152,6 +152,8 @@ pub(crate) struct LedgerParts<T = StateConnection> {
     pub backfills: BackfillProgress,
     /// Told of each attempt, for whoever looks on.
     pub feed: AttemptFeed,
+    /// Another process waits for what is settled: it is written down soon, also where nothing else is to be.
+    pub settled_is_awaited: bool,
 }
 
 /// How often an endpoint's outage is told.
@@ -214,6 +216,9 @@ pub(crate) struct Ledger<T = StateConnection> {
     replayed: ReplayProgress,
     backfills: BackfillProgress,
     feed: AttemptFeed,
+    settled_is_awaited: bool,
+    /// What the last flush said is settled.
+    written: Option<Position>,
     flush_seconds: Histogram,
     sightings: SeenSightings,
     /// By rule index.
@@ -266,7 +271,10 @@ impl<T: FlushTarget + 'static> Ledger<T> {
     /// Takes up the books where the state left them, so that the metrics go on from there; the gauges
     /// of what is parked have to be set. Knows no endpoint by its index before its first [`EndpointsEdit`].
     pub(crate) fn new(metrics: &WalhookMetrics, terms: LedgerParts<T>) -> Self {
-        terms.stats.resume(&terms.totals);
+        // Nothing is known here of sums that several ledgers of one process add to.
+        if !terms.totals.is_empty() {
+            terms.stats.resume(&terms.totals);
+        }
         let live = LiveBooks::new(metrics, &terms.shown, terms.books);
         let live = Arc::new(Mutex::new(live));
         let looked_at = Arc::downgrade(&live);
@@ -300,6 +308,8 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             replayed: terms.replayed,
             backfills: terms.backfills,
             feed: terms.feed,
+            settled_is_awaited: terms.settled_is_awaited,
+            written: None,
             flush_seconds: metrics.ledger_flush(),
             sightings: SeenSightings::default(),
             event_types: terms.event_types,
@@ -424,6 +434,9 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             if self.has_moved_far() {
                 self.due_within(IDLE_FLUSH_AFTER);
             }
+            if self.has_settled_more() {
+                self.due_within(FLUSH_AFTER);
+            }
             self.publish(self.watermark.confirmable().min(self.stored));
         } else if !self.pending.is_empty() {
             self.due_within(FLUSH_AFTER);
@@ -449,6 +462,11 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         self.watermark.confirmable().bytes_since(self.stored) >= IDLE_FLUSH_BYTES
     }
 
+    /// Whether somebody waits for what is settled, and has not been told all of it.
+    fn has_settled_more(&self) -> bool {
+        self.settled_is_awaited && self.watermark.settled() > self.written
+    }
+
     fn next_deadline(&self) -> Instant {
         if self.renaming.is_some() {
             return Instant::now();
@@ -461,7 +479,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         let now = Instant::now();
         let due = self.due.is_some_and(|due| due <= now) || self.fills(1);
         let keep_house = self.housekeeping <= now && !ending;
-        let has_work = !self.pending.is_empty() || self.has_moved_far();
+        let has_work = !self.pending.is_empty() || self.has_moved_far() || self.has_settled_more();
         let flush_now = has_work && (due || ending || keep_house) || self.renaming.is_some();
         if !flush_now && !keep_house {
             return;
@@ -479,6 +497,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             (StateFlush::default(), Vec::new())
         };
         if flush_now {
+            self.written = flush.settled.max(self.written);
             let passed = self.sightings.pass(flush.settled, &self.event_types);
             (flush.seen, flush.forget) = (passed.values, passed.forget);
             flush.confirmed_at = flush.confirmed.and_then(|at| self.commit_times.before(at));

@@ -72,6 +72,19 @@ impl SharedHandles {
             .counting(self.metrics.channel_errors())
     }
 
+    /// Those of one partition's owner: with a right to send, and words about the state, of its own.
+    pub(crate) fn of_partition(&self, settings: &Settings) -> Self {
+        Self {
+            hold: SlotOwnership::new(settings.postgres.wal_sender_timeout),
+            status: StatusHandle::default(),
+            state: StateStatus::default(),
+            replayed: ReplayProgress::default(),
+            backfills: BackfillProgress::default(),
+            missing: RequestRefused::default(),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             clock: DatabaseClock::new(settings.longest_life()),

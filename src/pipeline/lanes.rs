@@ -16,11 +16,14 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc;
 
 use crate::clock::host_now;
+use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::LoggedBodies;
 use crate::delivery::connection::network::DeliveryNetwork;
 use crate::delivery::http::EndpointClient;
+use crate::delivery::trace::RequestTracing;
 use crate::failpoint;
+use crate::flow::budget::MemoryBudget;
 use crate::flow::lease::Lease;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
@@ -50,6 +53,32 @@ pub(crate) struct LaneContext {
     pub(crate) share_bytes: usize,
     /// Where it is told that a lane has ended.
     pub(crate) ended: mpsc::UnboundedSender<EndedLane>,
+}
+
+impl LaneContext {
+    /// For lanes that tell `reports`, with `share_bytes` for each, and where it is heard that one has ended.
+    pub(crate) fn new(
+        settings: &Settings,
+        handles: &SharedHandles,
+        (budget, shutdown): (&MemoryBudget, &ShutdownStages),
+        reports: mpsc::Sender<LaneReport>,
+        (share_bytes, in_flight): (usize, InFlightTotal),
+    ) -> (Self, mpsc::UnboundedReceiver<EndedLane>) {
+        let tracing = RequestTracing::of(&settings.telemetry, handles.tracer.clone());
+        let (ended_in, ended) = mpsc::unbounded_channel();
+        let context = Self {
+            network: handles.network().yielding(budget.wanted()).tracing(tracing),
+            handles: handles.clone(),
+            backlog: Arc::new(BacklogReader::of(settings, budget.clone())),
+            reports,
+            bodies: settings.push_log.bodies,
+            shutdown: shutdown.clone(),
+            share_bytes,
+            in_flight,
+            ended: ended_in,
+        };
+        (context, ended)
+    }
 }
 
 /// The share of each of so many lanes: together they leave something for what is on its way, however

@@ -12,6 +12,8 @@
 mod backfill;
 mod expiry;
 pub(crate) mod outbox;
+pub(crate) mod relay_outbox;
+pub(crate) mod relay_pump;
 pub(crate) mod spans;
 mod waiting_rows;
 
@@ -252,6 +254,9 @@ impl EventPump {
             self.router.rewrite(&events);
         }
         self.router.serve(turn.takers.iter().map(|(index, endpoint)| (*index, &**endpoint)));
+        if let Some(relay) = &mut self.outbox.relay {
+            relay.know(&turn.counted);
+        }
         self.books.keep_for(turn.counted);
         for (index, lane) in turn.opened {
             self.outbox.open(index, lane);
@@ -278,7 +283,8 @@ impl EventPump {
             self.take(captured).await?;
         }
         self.outbox.hand_over().await?;
-        if !self.in_transaction && !expects_more {
+        // The owner of a partition knows by a mark alone that nothing more comes of its last change.
+        if !self.in_transaction && (!expects_more || self.outbox.relay.is_some()) {
             self.outbox.rest().await?;
         }
         if self.parked.is_some_and(|parked| self.passed > parked.commit) {

@@ -25,6 +25,7 @@ use crate::pipeline::free_memory::given_back_during;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::pump::EventPump;
 use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::pipeline::pump::spans::ChangeSpans;
 use crate::pipeline::shutdown::ShutdownStages;
 use crate::pipeline::table_counters::TableCounters;
@@ -69,6 +70,8 @@ pub(crate) struct PumpParts {
     pub(crate) backfills: mpsc::Receiver<BackfillOrder>,
     /// Backfills by key that are not over.
     pub(crate) moving: Vec<(BackfillId, TableName)>,
+    /// To the publishers of the partitions, in a tail.
+    pub(crate) relay: Option<RelayOutbox>,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -170,13 +173,14 @@ impl SourceThread {
             caution,
             backfills,
             moving,
+            relay,
         } = stages;
         for (rule, value) in remembered {
             router.remember(rule, value.fingerprint, value.position, value.committed);
         }
         source.claim(SlotClaim { state: settings.state.clone(), epoch });
         let Some(first) = turns.recv().await else { return Ok(()) };
-        let outbox = PumpOutbox::new(opened, handles.wal_hold.clone());
+        let outbox = PumpOutbox::new(opened, handles.wal_hold.clone()).relaying(relay);
         let pump = EventPump::new(router, books, handles.clock.clone(), budget, turns, outbox);
         let pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
         let spans = handles.tracer.clone();

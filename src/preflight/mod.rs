@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `attached_partitions` | Partitions that are attached or detached while PostgreSQL 14 is read |
 //! | `backfills` | What a first start will send of the tables, and whether it can be read |
+//! | `broker` | Whether the broker of `[relay]` can carry events, for `walhook check` |
 //! | `callback_tables` | Whether the tables that keep callbacks are there and may be written to |
 //! | `channels` | Whether chat systems let their applications in, for `walhook check --channels` |
 //! | `clock_offset` | How far the database's clock is from this host's |
@@ -33,6 +34,7 @@
 
 pub(crate) mod attached_partitions;
 pub(crate) mod backfills;
+pub(crate) mod broker;
 pub(crate) mod callback_tables;
 pub(crate) mod channels;
 pub(crate) mod clock_offset;

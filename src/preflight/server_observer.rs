@@ -110,6 +110,29 @@ impl ServerObserver {
         }
     }
 
+    /// Asks for the time until `stop`, and looks at nothing else: slot and publication are another's matter.
+    pub(crate) async fn follow_clock(
+        self,
+        mut session: Option<SqlSession>,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+                () = self.clock.wanted() => {}
+            }
+            if let Err(error) = self.observe_or_again(&mut session).await {
+                session = None;
+                let error = anyhow::Error::new(error);
+                tracing::debug!(error = %format!("{error:#}"), "cannot ask for the time");
+            }
+        }
+    }
+
     /// What is looked at each time.
     async fn look(
         &mut self,

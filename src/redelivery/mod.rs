@@ -35,6 +35,7 @@ use crate::config::configuration::Settings;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::flow::budget::MemoryBudget;
+use crate::flow::partition::PartitionNumber;
 use crate::pipeline::handles::SharedHandles;
 use crate::redelivery::pace::ResendPace;
 use crate::redelivery::recount::LetterRecount;
@@ -91,7 +92,6 @@ impl RedeliveryService {
     ) -> Self {
         Self {
             pool: SessionPool::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),
-            holding,
             settings: settings.dead_letters,
             clock: handles.clock.clone(),
             budget,
@@ -100,6 +100,12 @@ impl RedeliveryService {
             metrics: handles.metrics.clone(),
             asked: Arc::clone(&handles.asked),
             recount: LetterRecount::default(),
+            partitions: settings
+                .relay
+                .as_ref()
+                .filter(|_| holding.partition() != PartitionNumber::SOURCE)
+                .map(|relay| relay.partitions),
+            holding,
             fleet,
         }
     }
@@ -189,6 +195,7 @@ impl RedeliveryService {
             let slot = self.holding.slot();
             let mut endpoints = resend::waiting(session.client(), slot).await?;
             endpoints.extend(replays::waiting(session.client(), slot).await?);
+            endpoints.retain(|endpoint| self.is_ours(endpoint));
             Ok::<_, StateError>(endpoints)
         };
         match asked.await {

@@ -1,5 +1,6 @@
 //! What the sending again is made of: its settings and limits, its share of memory, its ways into lanes.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::clock::DatabaseClock;
 use crate::config::settings::DeadLetterSettings;
 use crate::endpoints::registry::RegistryHandle;
 use crate::flow::budget::MemoryBudget;
+use crate::flow::partition::PartitionNumber;
 use crate::lane::error::QueueError;
 use crate::lane::sender::ReplaySender;
 use crate::ledger::replayed::ReplayProgress;
@@ -52,6 +54,17 @@ pub(crate) struct RedeliveryService {
     pub(super) asked: Arc<Notify>,
     pub(super) recount: LetterRecount,
     pub(super) fleet: Arc<OnceLock<RegistryHandle>>,
+    /// How many partitions the source has: those of others send for themselves. `None`: all are ours.
+    pub(super) partitions: Option<NonZeroU16>,
+}
+
+impl RedeliveryService {
+    /// Whether an endpoint of this name is ours to send to, whether there is one or not.
+    pub(super) fn is_ours(&self, endpoint: &str) -> bool {
+        self.partitions.is_none_or(|count| {
+            PartitionNumber::of_endpoint(endpoint, count) == self.holding.partition()
+        })
+    }
 }
 
 /// The way into the lane of an endpoint.

@@ -90,6 +90,12 @@ impl SlotOwnership {
         true
     }
 
+    /// A lease of the state is ours for twice as long as this one from `asked` on, when it was asked for.
+    pub(crate) fn leased(&self, asked: Duration) {
+        let _unchanged = self.locked();
+        self.shared.until.fetch_max(micros(asked + self.shared.lease), Ordering::Relaxed);
+    }
+
     /// The stream has ended: anybody may have the slot.
     pub(crate) fn lost(&self) {
         let mut ours = self.locked();

@@ -58,6 +58,8 @@ enum ConnectionState {
     Streaming,
     /// Another walhook has the slot; the text says which.
     Standby(String),
+    /// This one delivers for partitions, which the text names; another one has the slot.
+    Delivering(String),
     /// Not connected; the text says why and what is being done.
     Waiting(String),
 }
@@ -109,7 +111,7 @@ pub(crate) struct WalView {
 /// A copy of the status at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StatusView {
-    /// `starting`, `standby`, `streaming`, `degraded` (streaming, and some events are not raised or
+    /// `starting`, `standby`, `delivering` (for partitions, whose events come over a broker), `streaming`, `degraded` (streaming, and some events are not raised or
     /// lack values), `blocked` (PostgreSQL holds changes back until a standby has them), `waiting` or
     /// `stopping`.
     pub state: &'static str,
@@ -212,6 +214,11 @@ impl StatusHandle {
         self.change(|state| state.connection = ConnectionState::Standby(reason));
     }
 
+    /// Another walhook has the slot, and this one delivers; `what` names its partitions.
+    pub(crate) fn delivering(&self, what: String) {
+        self.change(|state| state.connection = ConnectionState::Delivering(what));
+    }
+
     pub(crate) fn holder(&self, holder: Option<SlotHolder>) {
         self.change(|state| state.holder = holder);
     }
@@ -273,6 +280,7 @@ impl StatusHandle {
                     Err(String::from("starting: the state is being taken up"))
                 }
                 ConnectionState::Starting => Err(String::from("not connected to PostgreSQL yet")),
+                ConnectionState::Delivering(_) => Ok(()),
                 ConnectionState::Standby(reason) | ConnectionState::Waiting(reason) => {
                     Err(reason.clone())
                 }
@@ -322,6 +330,7 @@ impl StatusHandle {
                     reason => ("degraded", reason),
                 },
                 ConnectionState::Standby(reason) => ("standby", Some(reason.clone())),
+                ConnectionState::Delivering(what) => ("delivering", Some(what.clone())),
                 ConnectionState::Waiting(reason) => ("waiting", Some(reason.clone())),
             };
             if let Some(reason) = &state.ending {

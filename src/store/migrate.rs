@@ -152,6 +152,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "backlog_by_event",
         sql: include_str!("../../sql/migrations/0024_backlog_by_event.sql"),
     },
+    Migration {
+        version: 25,
+        name: "relay",
+        sql: include_str!("../../sql/migrations/0025_relay.sql"),
+    },
 ];
 
 /// How often it is looked what there is of the schema: those that start together make it once.

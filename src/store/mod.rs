@@ -36,11 +36,13 @@
 //! | `gaps` | `walhook.gaps` |
 //! | `large_body` | Large bodies on their way into the state and out again: in pieces |
 //! | `letter_groups` | Dead letters by the filter rather than by the page |
+//! | `members` | Those who deliver for a source |
 //! | `messages` | What became of messages |
 //! | `migrate` | Schema `walhook` |
 //! | `operator_orders` | What operators have ordered, one row each |
 //! | `overview` | What the state says of endpoints that are not well, and of what was given up |
 //! | `ownership` | The right to write a slot's state |
+//! | `partition_leases` | Who owns which partition of a source |
 //! | `partitions` | The push log's days |
 //! | `progress` | Where a slot stands, and the taking of the right to write for it |
 //! | `push_log` | The push log |
@@ -76,11 +78,13 @@ pub(crate) mod flush;
 pub(crate) mod gaps;
 mod large_body;
 pub(crate) mod letter_groups;
+pub(crate) mod members;
 pub(crate) mod messages;
 pub(crate) mod migrate;
 mod operator_orders;
 pub(crate) mod overview;
 pub(crate) mod ownership;
+pub(crate) mod partition_leases;
 pub(crate) mod partitions;
 pub(crate) mod progress;
 pub(crate) mod push_log;

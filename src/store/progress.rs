@@ -284,6 +284,9 @@ pub(crate) async fn forget(
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     // What a backfill has read belongs to no stream.
+    let partitions = "UPDATE walhook.progress SET settled_lsn = NULL, settled_ordinal = NULL,
+            at_source = true WHERE slot = $1 AND partition > 0";
+    tx.execute_typed(partitions, &params.list()).await?;
     for table in ["settled_ahead", "fronts"] {
         let delete = match table {
             "settled_ahead" => format!(
@@ -319,7 +322,8 @@ async fn write_lineage(
 }
 
 /// Deliveries of the source's own stream that were settled although an earlier event was not, by endpoint:
-/// when they come again after a crash, they are settled already.
+/// when they come again after a crash, they are settled already. What belongs to a partition that was called
+/// back is the source's own.
 ///
 /// # Errors
 /// That the rows could not be read.

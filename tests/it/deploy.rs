@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use tokio::process::Command;
 use walhook::testing::sandbox::cluster::ClusterOptions;
 
+use crate::support::broker::Broker;
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
 use crate::support::postgres::start_cluster;
@@ -57,6 +58,58 @@ async fn the_compose_files_run_as_they_stand() {
     assert!(!first.header("webhook-signature").is_empty());
     run.terminate();
     assert_eq!(run.wait(AMPLE).await, Some(0), "{}", run.output().join("\n"));
+}
+
+/// The file for roles is the other one with the broker, which three servers are here, too.
+#[tokio::test]
+async fn the_compose_files_for_roles_run_as_they_stand() {
+    let test = "the_compose_files_for_roles_run_as_they_stand";
+    let Some(nodes) = Broker::cluster(test).await else { return };
+    let toml = include_str!("../../deploy/compose/walhook-roles.toml");
+    let alone = include_str!("../../deploy/compose/walhook.toml");
+    let (_comment, alone) = alone.split_once('\n').unwrap();
+    let broker = "[\"nats://nats-1:4222\", \"nats://nats-2:4222\", \"nats://nats-3:4222\"]";
+    assert!(toml.contains(alone) && toml.contains(broker), "{toml}");
+    let compose = include_str!("../../deploy/compose.roles.yaml");
+    for number in 1..=3 {
+        assert!(compose.contains(&format!("nats://nats-{number}:6222")), "{compose}");
+    }
+    let cluster = start_cluster(ClusterOptions::default()).await;
+    let admin = Sql::connect(&cluster.url("postgres")).await;
+    admin.batch_execute("CREATE DATABASE app").await.unwrap();
+    let sql = Sql::connect(&cluster.url("app")).await;
+    sql.batch_execute(include_str!("../../deploy/compose/init.sql")).await.unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let urls = nodes.each_ref().map(|node| format!("\"{}\"", node.url())).join(", ");
+    let toml = toml.replace("\"0.0.0.0:9464\"", "\"127.0.0.1:0\"");
+    let toml = toml.replace("http://receiver:9999/", &receiver.url());
+    let toml = toml.replace(broker, &format!("[{urls}]"));
+    let url = format!("postgres://walhook:walhook@127.0.0.1:{}/app", cluster.port());
+    let env = [
+        ("DATABASE_URL", url.as_str()),
+        ("WALHOOK_TOKEN", "for-trying-out-only"),
+        ("WALHOOK_SECRET", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+    ];
+    // Three servers that have just started agree on a leader first.
+    let deadline = std::time::Instant::now() + AMPLE;
+    loop {
+        let mut check = Program::start(&["check"], &toml, &env);
+        if check.wait(AMPLE).await == Some(0) {
+            break;
+        }
+        let said = check.output().join("\n");
+        assert!(std::time::Instant::now() < deadline, "{said}");
+    }
+    let mut tail = Program::start(&["run", "--role", "tail"], &toml, &env);
+    tail.wait_for_line("walhook is running", AMPLE).await;
+    let mut worker = Program::start(&["run", "--role", "deliver"], &toml, &env);
+    sql.batch_execute("INSERT INTO orders (item) VALUES ('tea')").await.unwrap();
+    let first = receiver.wait_for(1, AMPLE).await.remove(0);
+    assert_eq!(first.json()["type"], "orders.created");
+    for member in [&mut worker, &mut tail] {
+        member.terminate();
+        assert_eq!(member.wait(AMPLE).await, Some(0), "{}", member.output().join("\n"));
+    }
 }
 
 /// The command of a line of the unit, with the unit's paths replaced.

@@ -58,6 +58,7 @@ mod reload;
 mod renames;
 mod request_templates;
 mod restart;
+mod roles;
 mod row_order;
 mod sandbox;
 mod schema;

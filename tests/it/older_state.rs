@@ -62,13 +62,16 @@ async fn restored(receiver: &Receiver) -> (Database, Sql) {
     (database, sql)
 }
 
+/// The columns that newer versions have added, as `-` takes them away.
+const NEWER: &str = "'{partition,partitions,member,lease_until,at_source,rewind}'::text[]";
+
 /// All rows, without the columns that the newer version has added.
 async fn rows(sql: &Sql) -> BTreeMap<&'static str, String> {
     let mut all = BTreeMap::new();
     for table in TABLES {
         let query = format!(
             "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '')
-               FROM (SELECT (to_jsonb(t) - 'partition')::text AS line FROM walhook.{table} t) AS lines"
+               FROM (SELECT (to_jsonb(t) - {NEWER})::text AS line FROM walhook.{table} t) AS lines"
         );
         all.insert(table, sql.text(&query).await);
     }

@@ -188,7 +188,8 @@ pub(crate) async fn order(
     let away = |why: &str| ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, why);
     let service = surface.backfills.get();
     let service =
-        service.ok_or_else(|| away("walhook waits for its slot: ask the one that holds it"))?;
+        service.ok_or_else(|| away("walhook waits for its slot, or shares its source with others (run --role): ask the one that holds the slot, \
+                 or change the configuration of all"))?;
     let stopping = || away("walhook is shutting down: ask again when it runs");
     service.send(request).await.map_err(|_ended| stopping())?;
     let answered = tokio::time::timeout(PATIENCE, outcome).await;

@@ -90,7 +90,7 @@ pub(crate) fn read(
 type TlsParts = (Option<TrustedAuthorities>, Option<Arc<CertifiedKey>>);
 
 /// `{ ca, client_cert, client_key }`.
-fn tls(field: &FieldReader<'_>) -> Option<TlsParts> {
+pub(crate) fn tls(field: &FieldReader<'_>) -> Option<TlsParts> {
     let mut section = field.section()?;
     let ca = section.read("ca", authorities);
     let cert = section.read("client_cert", certificates);

@@ -16,6 +16,7 @@
 //! | `payload` | `payload`, `payload_file` and `content_type` |
 //! | `postgres` | `[postgres]`, `[state]` and `[backfill]`: the servers |
 //! | `process` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[metrics]`, `[log]` and `[shutdown]` |
+//! | `relay` | `[relay]` |
 //! | `response_rules` | `success`, `retry.on` and `gone` |
 //! | `run_time_endpoints` | `[endpoints]` and `[webhook_api]` |
 //! | `signing` | `secret` and `signing` |
@@ -38,6 +39,7 @@ pub(crate) mod parking;
 pub(crate) mod payload;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod relay;
 pub(crate) mod response_rules;
 pub(crate) mod run_time_endpoints;
 pub(crate) mod signing;

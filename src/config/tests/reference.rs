@@ -44,6 +44,7 @@ fn whole(name: &str) -> Option<String> {
         "SEARCH_CERT" => Some(IDENTITY.0.clone()),
         "SEARCH_CERT_KEY" => Some(IDENTITY.1.clone()),
         "WECHAT_AES_KEY" => Some("A".repeat(43)),
+        "NATS_CREDENTIALS" => Some("-----BEGIN NATS USER JWT-----".to_owned()),
         "WALHOOK_KEY" => Some(format!("{}=", "A".repeat(43))),
         _ if name.starts_with("PG") || name.starts_with("OTEL_") => None,
         _ => Some("a-value-long-enough-for-all".to_owned()),

@@ -25,6 +25,7 @@ use crate::flow::watermark::PumpReport;
 use crate::lane::overflow_delay::WalHold;
 use crate::lane::sender::LaneSender;
 use crate::lane::sender::hand_over;
+use crate::pipeline::pump::relay_outbox::RelayOutbox;
 
 /// Collects what one read brought, so that each lane gets it in one piece.
 pub(crate) struct PumpOutbox {
@@ -38,6 +39,8 @@ pub(crate) struct PumpOutbox {
     hold: WalHold,
     ledger: mpsc::Sender<Vec<PumpReport>>,
     pub(super) opened: Vec<PumpReport>,
+    /// Where the events go instead of the lanes, in a tail.
+    pub(super) relay: Option<RelayOutbox>,
     /// Counts events as the watermark does.
     next_sequence: u64,
 }
@@ -52,8 +55,14 @@ impl PumpOutbox {
             hold,
             ledger,
             opened: Vec::new(),
+            relay: None,
             next_sequence: 0,
         }
+    }
+
+    /// Events go to the publishers of their partitions.
+    pub(crate) fn relaying(self, relay: Option<RelayOutbox>) -> Self {
+        Self { relay, ..self }
     }
 
     pub(super) fn open(&mut self, index: EndpointIndex, lane: LaneSender) {
@@ -79,6 +88,11 @@ impl PumpOutbox {
         self.next_sequence += 1;
         let (position, committed) = (event.position, event.committed);
         let table = Arc::clone(&event.table);
+        if let Some(relay) = &mut self.relay {
+            relay.add(Arc::new(*event), &takers, others);
+            self.opened.push(PumpReport::Event { position, committed, table, takers });
+            return;
+        }
         let mut shaped = HashMap::new();
         for ShapedBody { body, endpoints } in others {
             let held = event.held.as_ref().and_then(HeldMemory::shared);
@@ -139,6 +153,9 @@ impl PumpOutbox {
     }
 
     pub(super) fn boundary(&mut self, end: Lsn, committed: Option<Timestamp>) {
+        if let Some(relay) = &mut self.relay {
+            relay.passed(end);
+        }
         // Of boundaries without an event between them only the last matters.
         match self.opened.last_mut() {
             Some(PumpReport::Boundary { end: last, committed: at }) => {
@@ -164,6 +181,9 @@ impl PumpOutbox {
             let opened = std::mem::take(&mut self.opened);
             self.ledger.send(opened).await.context("the ledger has ended")?;
         }
+        if let Some(relay) = &mut self.relay {
+            return relay.hand_over().await;
+        }
         let (batches, lanes) = (&mut self.batches, &self.lanes);
         let gathers = |index: &EndpointIndex| lanes.get(index).is_some_and(LaneSender::gathers);
         self.gathering.extend(self.filled.iter().copied().filter(gathers));
@@ -177,6 +197,9 @@ impl PumpOutbox {
 
     /// Nothing more is on its way: batches need not wait for it.
     pub(super) async fn rest(&mut self) -> anyhow::Result<()> {
+        if let Some(relay) = &mut self.relay {
+            return relay.rest().await;
+        }
         while let Some(index) = self.gathering.pop_first() {
             if let Some(lane) = self.lanes.get(&index) {
                 lane.rest().await.context("a lane has ended")?;

@@ -259,6 +259,7 @@ fn ledger(
         replayed: ReplayProgress::default(),
         backfills: BackfillProgress::default(),
         feed: AttemptFeed::default(),
+        settled_is_awaited: false,
     };
     Ledger::new(&parts.metrics, terms)
 }

@@ -1,5 +1,6 @@
 //! What the tests share: a real PostgreSQL, the real program, and a receiver that can misbehave.
 
+pub(crate) mod broker;
 pub(crate) mod browser;
 pub(crate) mod course;
 pub(crate) mod fleet;

@@ -61,6 +61,13 @@ impl Service {
         Self { http: http_address(&line), program }
     }
 
+    /// A `walhook run` with more arguments.
+    pub(crate) async fn start_as(args: &[&str], toml: &str) -> Self {
+        let mut program = Program::start(&[&["run"], args].concat(), toml, &[]);
+        let line = program.wait_for_line("walhook is running", AMPLE).await;
+        Self { http: http_address(&line), program }
+    }
+
     /// Within limits of the process: see [`Program::start_within`].
     pub(crate) async fn start_within(limits: &[&str], toml: &str) -> Self {
         let mut program = Program::start_within(limits, &["run"], toml);

@@ -1,0 +1,169 @@
+//! The owner of a partition: the stages behind its stream, built, joined and run until they are to stop.
+//!
+//! ```text
+//! feed ─▶ relay pump ─ events ─▶ lanes ─▶ delivery
+//!               │                  └── reports ──▶ ledger ─▶ state, under the partition's epoch
+//!               └───── opened ───────────────────▶  │
+//! ```
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::app::ledger_task::OPENED_MAX;
+use crate::app::ledger_task::REPORTS_MAX;
+use crate::app::ledger_task::run_ledger;
+use crate::config::configuration::Settings;
+use crate::config::settings::ServerSettings;
+use crate::endpoints::registry::EndpointRegistry;
+use crate::endpoints::registry::InitialEndpoint;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::UpdateSenders;
+use crate::endpoints::registry::store::EndpointStore;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::ha::state::TakenState;
+use crate::lane::in_flight_total::InFlightTotal;
+use crate::ledger::Ledger;
+use crate::ledger::LedgerParts;
+use crate::pipeline::handles::SharedHandles;
+use crate::pipeline::lanes::LaneContext;
+use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::pipeline::pump::relay_pump::LackedMessages;
+use crate::pipeline::pump::relay_pump::RelayPump;
+use crate::pipeline::shutdown::ShutdownStages;
+use crate::preflight::write_backs;
+use crate::redelivery;
+use crate::relay::broker::BrokerConnection;
+use crate::relay::feed::PartitionFeed;
+use crate::relay::streams::StreamName;
+use crate::store;
+use crate::store::ownership::StateOwnership;
+use crate::store::partition_leases;
+use crate::task::TaskOwner;
+
+/// Between two looks at what is settled elsewhere, while messages are missing.
+const LACKING_EVERY: Duration = Duration::from_secs(1);
+
+/// What the partitions of a process have in common.
+#[derive(Clone)]
+pub(super) struct PartitionContext {
+    pub(super) broker: BrokerConnection,
+    pub(super) budget: MemoryBudget,
+    /// What each lane may hold of the memory budget, and what they count together.
+    pub(super) share: (usize, InFlightTotal),
+}
+
+/// Builds the stages of a partition, whose endpoints alone `settings` has, and starts them.
+///
+/// # Errors
+/// An endpoint cannot be built, or the system gives no thread.
+pub(super) async fn start(
+    settings: &Settings,
+    handles: &SharedHandles,
+    common: PartitionContext,
+    mut taken: TakenState,
+    writable: watch::Receiver<bool>,
+    tasks: &mut TaskOwner,
+) -> anyhow::Result<()> {
+    let shutdown = ShutdownStages::default();
+    let PartitionContext { broker, budget, share } = common;
+    let (opened_in, opened) = mpsc::channel(OPENED_MAX);
+    let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+    let (ended_in, _ledger_ended) = oneshot::channel();
+    let lanes = LaneContext::new(settings, handles, (&budget, &shutdown), reports_in, share);
+    let (ways, edits, turns) = UpdateSenders::open();
+    let keep = EndpointStore::new(settings, taken.holding.epoch());
+    let starts = settings.endpoints.iter().map(InitialEndpoint::of_file).collect();
+    let known = (&taken.backlog, taken.states.as_slice());
+    let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
+    let (registry, orders) = Box::pin(registry).await?;
+    let roster = orders.roster();
+    let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
+    tasks.spawn("the lanes of a partition", registry.run(tasks.stop_token()));
+    taken.show(&roster, handles);
+    let fleet: Arc<OnceLock<RegistryHandle>> = Arc::default();
+    drop(fleet.set(orders)); // there is none yet
+    let holding = taken.holding.clone();
+    redelivery::start(settings, handles, holding.clone(), fleet, budget.clone(), tasks);
+    let written = write_backs::start(settings, handles, tasks);
+    let ledger = LedgerParts {
+        push_log: settings.push_log,
+        outcomes: settings.log.outcomes,
+        stats: Arc::clone(&handles.stats),
+        clock: handles.clock.clone(),
+        confirmed: watch::Sender::new(Lsn::ZERO),
+        stored: Lsn::ZERO,
+        copies: None,
+        settled: watch::Sender::new(None),
+        writer: taken.writer,
+        event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
+        write_backs: written,
+        shown: roster.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        books: std::mem::take(&mut taken.books),
+        common: taken.common,
+        totals: taken.totals,
+        replayed: handles.replayed.clone(),
+        backfills: handles.backfills.clone(),
+        feed: handles.feed.clone(),
+        settled_is_awaited: true,
+    };
+    let kept = Ledger::new(&handles.metrics, ledger).run(opened, reports, edits);
+    let patience = shutdown.clone().patience(tasks.stop_token(), writable);
+    let keep_books = run_ledger(kept, patience, ended_in, shutdown.finished.clone());
+    tasks.spawn("the ledger of a partition", shutdown.clone().unless_failed(keep_books));
+    let name = StreamName::of(holding.slot(), holding.partition());
+    let feed = PartitionFeed::new(&broker, name, taken.seen);
+    let lacked =
+        LackedRows { state: settings.state.clone(), holding, seen: taken.seen, looked: None };
+    let outbox = PumpOutbox::new(opened_in, handles.wal_hold.clone());
+    let pump = RelayPump::new(feed, lacked, outbox, budget, turns, (ahead, parked));
+    tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));
+    tasks.spawn("the shutdown of a partition", shutdown.follow(tasks.stop_token(), settings.grace));
+    Ok(())
+}
+
+/// Looks in the state for what the stream lacks, and asks the tail for it.
+struct LackedRows {
+    state: ServerSettings,
+    holding: StateOwnership,
+    /// What is known to be settled.
+    seen: Option<Position>,
+    looked: Option<Instant>,
+}
+
+impl LackedMessages for LackedRows {
+    async fn lacking(&mut self, epoch: i64) -> Option<Position> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LACKING_EVERY) {
+            return None;
+        }
+        self.looked = Some(Instant::now());
+        let looked = async {
+            let session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
+            let source = partition_leases::source(&session.client, self.holding.slot()).await?;
+            let settled = source.and_then(|(_, _, settled)| settled);
+            if settled > self.seen {
+                self.seen = settled;
+                return Ok(settled);
+            }
+            partition_leases::ask_rewind(&session.client, &self.holding, epoch).await?;
+            tracing::warn!(
+                partition = self.holding.partition().raw(),
+                epoch,
+                "messages are missing: the tail is asked to send again what is not settled"
+            );
+            Ok::<_, store::state_error::StateError>(None)
+        };
+        looked.await.unwrap_or_else(|error| {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::debug!(error, "cannot ask for messages that are missing");
+            None
+        })
+    }
+}

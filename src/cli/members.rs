@@ -1,0 +1,87 @@
+//! `walhook members`: who delivers for the source, and which partitions each has.
+
+use clap::Args;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::GlobalOptions;
+use crate::cli::exit::CommandError;
+use crate::cli::runtime;
+use crate::cli::table;
+use crate::cli::terminal;
+use crate::config::configuration::Settings;
+use crate::ha::shared_source::MemberView;
+use crate::ha::shared_source::SourceView;
+use crate::ha::shared_source::view;
+
+const MEMBERS: [(&str, &str); 5] = [
+    ("MEMBER", "name"),
+    ("HTTP", "address"),
+    ("SINCE", "started_at"),
+    ("SEEN", "seen_at"),
+    ("PARTITIONS", "partitions"),
+];
+
+/// Lists those who deliver for the source, and what each has: see docs/scale.md
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Asks the state, so it answers whoever runs. Example: walhook members --config walhook.toml"
+)]
+pub(crate) struct Members {
+    /// One JSON object for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+impl Members {
+    /// # Errors
+    /// The state cannot be asked.
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+        let settings: Settings = global.settings()?;
+        let found = runtime()?.block_on(view(&settings)).map_err(CommandError::of_postgres)?;
+        if self.json {
+            return Ok(terminal::line(&terminal::json_line(&as_json(&found)))?);
+        }
+        let Some(count) = found.partitions else {
+            return Ok(terminal::note("the source is not shared: no tail has run")?);
+        };
+        let rows: Vec<Value> = found.members.iter().map(member_json).collect();
+        match rows.is_empty() {
+            true => terminal::note("nobody delivers")?,
+            false => table::print(&MEMBERS, &rows)?,
+        }
+        let list = |numbers: &[i32]| {
+            numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        if !found.at_source.is_empty() {
+            let numbers = list(&found.at_source);
+            terminal::note(&format!("with whoever has the slot: partitions {numbers} of {count}"))?;
+        }
+        if !found.unowned.is_empty() {
+            let numbers = list(&found.unowned);
+            terminal::note(&format!("nobody has partitions {numbers} of {count}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn as_json(found: &SourceView) -> Value {
+    let members: Vec<Value> = found.members.iter().map(member_json).collect();
+    json!({
+        "partitions": found.partitions,
+        "members": members,
+        "unowned": found.unowned,
+        "at_source": found.at_source,
+    })
+}
+
+fn member_json(member: &MemberView) -> Value {
+    json!({
+        "name": member.row.name,
+        "address": member.row.address,
+        "started_at": member.row.started.iso_millis(),
+        "seen_at": member.row.seen.iso_millis(),
+        "is_alive": member.row.is_alive,
+        "partitions": member.partitions,
+    })
+}

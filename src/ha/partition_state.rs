@@ -1,0 +1,78 @@
+//! What walhook remembers of a partition, taken up by whoever delivers for it.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::watch;
+
+use crate::config::configuration::Settings;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::ha::state;
+use crate::ha::state::TakenState;
+use crate::ledger::state_status::StateStatus;
+use crate::ledger::writer::StateWriter;
+use crate::store::SqlSession;
+use crate::store::backlog;
+use crate::store::books;
+use crate::store::books::CommonCounts;
+use crate::store::crash_records::PastRuns;
+use crate::store::dead_letters;
+use crate::store::endpoint_states;
+use crate::store::ownership::StateOwnership;
+use crate::store::progress;
+use crate::store::push_totals::PushTotals;
+use crate::store::state_error::StateError;
+
+/// What is known of a partition that has just been taken. `settings` has its endpoints alone.
+///
+/// # Errors
+/// That the state could not be read.
+pub(crate) async fn take_up(
+    settings: &Settings,
+    session: SqlSession,
+    holding: StateOwnership,
+    settled: Option<Position>,
+    (writable, status): (watch::Sender<bool>, StateStatus),
+) -> Result<TakenState, StateError> {
+    let (client, slot) = (&session.client, holding.slot());
+    let names: BTreeSet<&str> = settings.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
+    let ahead = progress::load_ahead_of(client, slot, holding.partition()).await?;
+    let mut fronts = progress::load_fronts(client, slot).await?;
+    fronts.retain(|(name, _)| names.contains(&**name));
+    let sizes = backlog::sizes(client, slot).await?;
+    let sizes = sizes.into_iter().filter(|size| names.contains(&*size.endpoint));
+    let backlog = sizes.map(state::standing).collect();
+    let mut states = endpoint_states::load(client, slot).await?;
+    states.retain(|state| names.contains(&*state.endpoint));
+    let mut letters = dead_letters::sizes(client, slot).await?;
+    letters.retain(|(name, _)| names.contains(&**name));
+    let mut books = books::load(client, slot).await?;
+    books.retain(|entry| names.contains(&*entry.endpoint));
+    let days = settings.push_log.retention_days;
+    let server = settings.state.clone();
+    let writer = StateWriter::new(server, session, holding.clone(), days, writable, status);
+    Ok(TakenState {
+        writer,
+        // The stream of a partition confirms nothing.
+        confirmed: Lsn::ZERO,
+        wal_end: None,
+        publication: None,
+        holding,
+        seen: settled,
+        ahead,
+        fronts,
+        letters,
+        stored: Vec::new(),
+        rows: None,
+        states,
+        backlog,
+        remembered: Vec::new(),
+        moving: Vec::new(),
+        past: PastRuns::Sound,
+        marks: None,
+        books,
+        totals: PushTotals::default(),
+        common: CommonCounts::default(),
+        partitions: Vec::new(),
+    })
+}

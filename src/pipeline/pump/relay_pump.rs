@@ -1,0 +1,200 @@
+//! The pump of a partition's owner: reads the stream of the partition and hands events to the lanes.
+//!
+//! ```text
+//! feed ─ Event ─▶ [relay pump] ─▶ lanes
+//!                     └─ Opened ─▶ ledger (first, so that it knows what is owed)
+//! ```
+//!
+//! It does what [`crate::pipeline::pump`] does with changes, with events that the tail has made. It tells the ledger of no
+//! end of a transaction: what may be confirmed is the tail's to know, and follows from what is settled. Nor does it of
+//! what endpoints do not take: that is in the tail's books.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::event::plan::ShapedBody;
+use crate::flow::budget::HeldMemory;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+use crate::pipeline::already_settled::AlreadySettled;
+use crate::pipeline::endpoint_update::EndpointUpdate;
+use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::relay::feed::FeedItem;
+use crate::relay::feed::PartitionFeed;
+use crate::relay::message::MessageError;
+use crate::relay::message::RelayedEvent;
+use crate::relay::message::RelayedShape;
+
+/// Items that are taken before lanes get what they brought.
+const BATCH_MAX: usize = 256;
+
+/// What an event costs in memory beside its body, as the pump of the source counts it.
+const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// What the owner says when messages are missing: the state may know more, and else the tail has to begin again.
+pub(crate) trait LackedMessages {
+    /// Something is missing that was sent under `epoch`. What is settled by now, whoever did it.
+    fn lacking(&mut self, epoch: i64) -> impl Future<Output = Option<Position>> + Send;
+}
+
+/// Hands the events of one partition to its lanes.
+pub(crate) struct RelayPump<L> {
+    feed: PartitionFeed,
+    lacked: L,
+    outbox: PumpOutbox,
+    budget: MemoryBudget,
+    turns: mpsc::Receiver<EndpointUpdate>,
+    /// Deliveries that an earlier owner has settled.
+    ahead: AlreadySettled,
+    /// The newest change of which something is parked: the lanes hear when the stream has passed it.
+    parked: Option<Position>,
+    names: HashMap<Arc<str>, EndpointIndex>,
+    /// The change of the last event: more events may come of it.
+    open: Option<Position>,
+}
+
+impl<L: LackedMessages> RelayPump<L> {
+    pub(crate) fn new(
+        feed: PartitionFeed,
+        lacked: L,
+        outbox: PumpOutbox,
+        budget: MemoryBudget,
+        turns: mpsc::Receiver<EndpointUpdate>,
+        (ahead, parked): (AlreadySettled, Option<Position>),
+    ) -> Self {
+        let names = HashMap::new();
+        Self { feed, lacked, outbox, budget, turns, ahead, parked, names, open: None }
+    }
+
+    /// Pumps until `stop` is cancelled. Drops the lanes' senders when it ends.
+    ///
+    /// # Errors
+    /// The stream holds what this walhook does not understand, or a lane or the ledger has ended.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let item = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(turn) = self.turns.recv() => {
+                    self.turn(turn);
+                    continue;
+                }
+                item = self.feed.next() => item?,
+            };
+            let pumped = tokio::select! {
+                biased;
+                // What was not handed over comes again to whoever is next.
+                () = stop.cancelled() => return Ok(()),
+                pumped = self.pump(item) => pumped,
+            };
+            if pumped.is_err() && stop.is_cancelled() {
+                return Ok(());
+            }
+            pumped?;
+        }
+    }
+
+    /// Takes an item, and what is at hand behind it.
+    async fn pump(&mut self, first: FeedItem) -> anyhow::Result<()> {
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(item) = next.take() {
+            self.take(item).await?;
+            taken += 1;
+            if taken < BATCH_MAX {
+                let more: Option<Result<FeedItem, MessageError>> = self.feed.next().now_or_never();
+                next = more.transpose()?;
+            }
+        }
+        self.outbox.hand_over().await
+    }
+
+    async fn take(&mut self, item: FeedItem) -> anyhow::Result<()> {
+        match item {
+            FeedItem::Event(event) => self.event(event).await,
+            FeedItem::Mark(end) => self.mark(end).await,
+            FeedItem::Lacking { epoch } => {
+                if let Some(settled) = self.lacked.lacking(epoch).await {
+                    self.feed.pass(settled);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Between two events. No note begins an edition: nothing is noted here that would need its meaning.
+    fn turn(&mut self, turn: EndpointUpdate) {
+        self.names = turn.counted.iter().map(|(index, name)| (Arc::clone(name), *index)).collect();
+        for (index, lane) in turn.opened {
+            self.outbox.open(index, lane);
+        }
+        for index in turn.closed {
+            self.outbox.lanes.remove(&index);
+        }
+        turn.taken.send(()).ok(); // whoever changed the endpoints may have ended
+    }
+
+    async fn event(&mut self, relayed: RelayedEvent) -> anyhow::Result<()> {
+        let RelayedEvent { mut event, takers, others } = relayed;
+        if self.open.is_some_and(|open| open != event.position) {
+            self.close();
+        }
+        self.open = Some(event.position);
+        let takers = takers.iter().map(|name| self.index(name)).collect::<Result<Vec<_>, _>>()?;
+        let takers = self.ahead.owed(takers.into(), event.id);
+        if takers.is_empty() {
+            return Ok(());
+        }
+        let shaped = |RelayedShape { body, takers }: RelayedShape| {
+            let endpoints = takers.iter().map(|name| self.index(name)).collect::<Result<_, _>>()?;
+            Ok(ShapedBody { body, endpoints })
+        };
+        let others = others.into_iter().map(shaped).collect::<anyhow::Result<Vec<_>>>()?;
+        let bodies = others.iter().map(|other| other.body.held_bytes());
+        let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
+        let bytes = event.body.held_bytes() + bodies.sum::<usize>() + row + EVENT_OVERHEAD_BYTES;
+        let permit = self.outbox.share(&self.budget, bytes).await?;
+        event.held = Some(match others.is_empty() {
+            true => HeldMemory::Own(permit),
+            false => HeldMemory::Row(Arc::new(permit)),
+        });
+        self.outbox.add(event, takers, others);
+        Ok(())
+    }
+
+    fn index(&self, name: &Arc<str>) -> anyhow::Result<EndpointIndex> {
+        self.names.get(name).copied().with_context(|| {
+            format!(
+                "an event is for endpoint {name}, which this configuration does not have: give all \
+                 members of the source the same configuration, and restart them"
+            )
+        })
+    }
+
+    async fn mark(&mut self, end: Lsn) -> anyhow::Result<()> {
+        self.close();
+        self.outbox.hand_over().await?;
+        self.outbox.rest().await?;
+        if self.parked.is_some_and(|parked| end > parked.commit) {
+            self.parked = None;
+            for lane in self.outbox.lanes.values() {
+                lane.caught_up().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes of the change that is open.
+    fn close(&mut self) {
+        if let Some(position) = self.open.take() {
+            self.outbox.close(Vec::new(), position);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Reads the events of one partition, in order, each once.
+//!
+//! ```text
+//! stream ─ message ─▶ [feed] ─ FeedItem ─▶ lanes of the partition's owner
+//!                       └ Lacking: something is missing, and has to come again under another epoch
+//! ```
+//!
+//! Each message names the one before it, so whoever has got that one has got everything. What comes again is
+//! passed over. Nothing is acknowledged to the broker, and no cursor is stored: what is settled is purged, so the
+//! beginning of the stream is where to begin.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::pull::Ordered;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::relay::broker::BrokerConnection;
+use crate::relay::error::RelayError;
+use crate::relay::message;
+use crate::relay::message::MessageError;
+use crate::relay::message::MessageHead;
+use crate::relay::message::RelayedEvent;
+use crate::relay::place::MessagePlace;
+use crate::relay::streams::StreamName;
+
+/// A stream that is silent for so long is looked at: it may have been made anew.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Before a stream that could not be read is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What comes next.
+#[derive(Debug)]
+pub(crate) enum FeedItem {
+    Event(RelayedEvent),
+    /// Everything before this position has come, as far as it concerns the partition.
+    Mark(Lsn),
+    /// A message is missing that was sent under this epoch.
+    Lacking {
+        epoch: i64,
+    },
+}
+
+/// Reads the stream of a partition.
+pub(crate) struct PartitionFeed {
+    broker: BrokerConnection,
+    name: StreamName,
+    /// Everything up to here has come, or is settled.
+    last: MessagePlace,
+    /// The epoch of the message that was read last.
+    epoch: i64,
+    /// The sequence of that message.
+    sequence: u64,
+    /// `None`: it is to be opened behind `sequence`.
+    messages: Option<Ordered>,
+    /// Of an event that has not come whole.
+    pieces: Vec<Bytes>,
+    /// The stream was read from its beginning because of a message that was missing at this place.
+    lacking: Option<MessagePlace>,
+    told: bool,
+}
+
+impl PartitionFeed {
+    /// Begins behind what is settled.
+    pub(crate) fn new(
+        broker: &BrokerConnection,
+        name: StreamName,
+        settled: Option<Position>,
+    ) -> Self {
+        Self {
+            broker: broker.clone(),
+            name,
+            last: settled.map(MessagePlace::after).unwrap_or_default(),
+            epoch: 0,
+            sequence: 0,
+            messages: None,
+            pieces: Vec::new(),
+            lacking: None,
+            told: false,
+        }
+    }
+
+    /// All up to this position is settled, whoever did it.
+    pub(crate) fn pass(&mut self, settled: Position) {
+        self.last = self.last.max(MessagePlace::after(settled));
+    }
+
+    /// Waits for what comes next, for as long as the broker is away. Cancellation-safe.
+    ///
+    /// # Errors
+    /// The stream holds what is no message of walhook's.
+    pub(crate) async fn next(&mut self) -> Result<FeedItem, MessageError> {
+        loop {
+            let Some(messages) = &mut self.messages else {
+                self.open().await;
+                continue;
+            };
+            let message = match tokio::time::timeout(SILENCE, messages.next()).await {
+                Ok(Some(Ok(message))) => message,
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(stream = %self.name.stream, %error, "the stream is opened anew");
+                    self.messages = None;
+                    continue;
+                }
+                Ok(None) => {
+                    self.messages = None;
+                    continue;
+                }
+                Err(_silent) => {
+                    self.look().await;
+                    continue;
+                }
+            };
+            if let Some(item) = self.read(&message)? {
+                return Ok(item);
+            }
+        }
+    }
+
+    /// Opens the stream behind what was read, or at its beginning.
+    async fn open(&mut self) {
+        match self.try_open().await {
+            Ok(messages) => {
+                self.told = false;
+                self.messages = Some(messages);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(stream = %self.name.stream, error, "cannot read the stream, trying again");
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    async fn try_open(&mut self) -> Result<Ordered, RelayError> {
+        let stream = self.broker.jetstream.get_stream(&self.name.stream).await;
+        let stream = stream.map_err(|error| self.name.not_usable(&self.broker, error))?;
+        let deliver_policy = match self.sequence {
+            0 => DeliverPolicy::All,
+            last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
+        };
+        let config = OrderedConfig { deliver_policy, ..OrderedConfig::default() };
+        let consumer = stream.create_consumer(config).await;
+        let consumer = consumer.map_err(|error| self.name.not_usable(&self.broker, error))?;
+        consumer.messages().await.map_err(|error| self.name.not_usable(&self.broker, error))
+    }
+
+    /// Begins anew where the stream holds less than was read of it: it was made anew, or put back. Where it holds
+    /// more, whoever was to send it has gone with a node of the broker: the client itself would wait for half a minute.
+    async fn look(&mut self) {
+        let Ok(Some(info)) = self.name.info(&self.broker).await else { return };
+        match info.state.last_sequence.cmp(&self.sequence) {
+            Ordering::Less => self.begin_anew(),
+            Ordering::Equal => {}
+            Ordering::Greater => self.messages = None,
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        (self.sequence, self.messages) = (0, None);
+        self.pieces.clear();
+    }
+
+    /// Takes in a message; `None` if nothing follows from it.
+    fn read(&mut self, message: &jetstream::Message) -> Result<Option<FeedItem>, MessageError> {
+        let head = MessageHead::read(message.headers.as_ref())?;
+        if let Ok(info) = message.info() {
+            self.sequence = info.stream_sequence;
+        }
+        if head.epoch < self.epoch {
+            return Ok(None); // of one who has lost the slot
+        }
+        self.epoch = head.epoch;
+        if head.mark.is_none() && head.place <= self.last {
+            return Ok(None); // it has come before
+        }
+        let (nth, of) = head.piece;
+        let is_next = usize::try_from(nth).is_ok_and(|nth| nth == self.pieces.len() + 1);
+        if head.after > self.last || head.mark.is_none() && nth > 1 && !is_next {
+            return Ok(self.lacks(head));
+        }
+        self.lacking = None;
+        if let Some(end) = head.mark {
+            return Ok(Some(FeedItem::Mark(end)));
+        }
+        if nth == 1 {
+            self.pieces.clear();
+        }
+        self.pieces.push(message.payload.clone());
+        if nth < of {
+            return Ok(None);
+        }
+        let pieces = std::mem::take(&mut self.pieces);
+        let payload = match pieces.as_slice() {
+            [whole] => whole.clone(),
+            _ => Bytes::from(pieces.concat()),
+        };
+        let event = message::decode(payload)?;
+        self.last = head.place;
+        Ok(Some(FeedItem::Event(event)))
+    }
+
+    /// A message is missing. The stream is read once more from its beginning before that is said.
+    fn lacks(&mut self, head: MessageHead) -> Option<FeedItem> {
+        if self.lacking.replace(self.last) != Some(self.last) {
+            self.begin_anew();
+            return None;
+        }
+        Some(FeedItem::Lacking { epoch: head.epoch })
+    }
+}

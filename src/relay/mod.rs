@@ -1,0 +1,30 @@
+//! The broker between those who read a slot and those who deliver: NATS JetStream.
+//!
+//! ```text
+//! tail ─ message ─▶ stream of a partition ─ message ─▶ whoever owns the partition
+//! ```
+//!
+//! The broker is a transport that may lose everything: the WAL stays the truth, and nothing is confirmed to
+//! PostgreSQL because a broker has it. See docs/architecture.md.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `broker` | A connection to the broker |
+//! | `error` | Why the broker could not be used |
+//! | `feed` | Reads the events of one partition |
+//! | `inspection` | What the broker can do for us, tried out |
+//! | `message` | Events as messages, and messages as events |
+//! | `outgoing` | What goes to the publishers of the partitions |
+//! | `place` | Where a message stands among those of its partition |
+//! | `publisher` | Publishes the events of one partition |
+//! | `streams` | The streams of the partitions: their names, and what they have to be |
+
+pub(crate) mod broker;
+pub(crate) mod error;
+pub(crate) mod feed;
+pub(crate) mod inspection;
+pub(crate) mod message;
+pub(crate) mod outgoing;
+pub(crate) mod place;
+pub(crate) mod publisher;
+pub(crate) mod streams;
