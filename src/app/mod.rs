@@ -361,18 +361,16 @@ impl App {
         let relay = Box::pin(relay_of(self.role, settings, &mut taken, &reports_in, tasks)).await?;
         let is_tail = relay.is_some();
         let waits = (&budget, &shutdown);
-        let (common, lanes_ended) =
-            LaneContext::new(settings, handles, waits, reports_in, lane_share(settings));
+        let lanes = LaneContext::new(settings, handles, waits, reports_in, lane_share(settings));
         let (ways, edits, turns) = UpdateSenders::open();
         let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
-        let network = &common.network;
+        let network = &lanes.0.network;
         let known = (taken.holding.clone(), taken.rows.take());
         let keeper = from_table::open(settings, handles, network, known, &mut starts).await?;
         let keep = EndpointStore::new(settings, taken.holding.epoch());
         // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
-        let fleet =
-            EndpointRegistry::start((common, lanes_ended), ways, keep, settings, starts, known);
+        let fleet = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
         // Apart: it would be a large part of what the whole start takes of memory.
         let (fleet, orders) = Box::pin(fleet).await?;
         let roster = orders.roster();

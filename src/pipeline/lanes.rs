@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -11,6 +12,7 @@ use std::sync::Weak;
 
 use anyhow::Context;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
@@ -39,6 +41,9 @@ use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::shutdown::ShutdownStages;
 use crate::replication::slot_ownership::SlotOwnership;
 
+/// Lanes that have ended and are not heard of yet. Others wait.
+const ENDED_MAX: usize = 16;
+
 /// What all lanes have in common.
 pub(crate) struct LaneContext {
     pub(crate) network: DeliveryNetwork,
@@ -52,7 +57,7 @@ pub(crate) struct LaneContext {
     /// What each lane may hold of the memory budget.
     pub(crate) share_bytes: usize,
     /// Where it is told that a lane has ended.
-    pub(crate) ended: mpsc::UnboundedSender<EndedLane>,
+    pub(crate) ended: mpsc::Sender<EndedLane>,
 }
 
 impl LaneContext {
@@ -63,9 +68,9 @@ impl LaneContext {
         (budget, shutdown): (&MemoryBudget, &ShutdownStages),
         reports: mpsc::Sender<LaneReport>,
         (share_bytes, in_flight): (usize, InFlightTotal),
-    ) -> (Self, mpsc::UnboundedReceiver<EndedLane>) {
+    ) -> (Self, mpsc::Receiver<EndedLane>) {
         let tracing = RequestTracing::of(&settings.telemetry, handles.tracer.clone());
-        let (ended_in, ended) = mpsc::unbounded_channel();
+        let (ended_in, ended) = mpsc::channel(ENDED_MAX);
         let context = Self {
             network: handles.network().yielding(budget.wanted()).tracing(tracing),
             handles: handles.clone(),
@@ -145,33 +150,8 @@ impl Drop for ClientUse<'_> {
     }
 }
 
-/// Tells how a lane ended, also if it panicked. One that rests has not ended.
-struct EndNotice {
-    index: EndpointIndex,
-    ended: mpsc::UnboundedSender<EndedLane>,
-    outcome: Option<anyhow::Result<WorkEnd>>,
-}
-
 /// Which lane has ended, and whether it was meant to.
 pub(crate) type EndedLane = (EndpointIndex, anyhow::Result<()>);
-
-impl EndNotice {
-    fn give(mut self, outcome: anyhow::Result<WorkEnd>) {
-        self.outcome = Some(outcome);
-    }
-}
-
-impl Drop for EndNotice {
-    fn drop(&mut self) {
-        let panicked = || Err(anyhow::anyhow!("a lane panicked"));
-        let ended = match self.outcome.take().unwrap_or_else(panicked) {
-            Ok(WorkEnd::Dormant) => return,
-            Ok(WorkEnd::Over) => Ok(()),
-            Err(error) => Err(error),
-        };
-        self.ended.send((self.index, ended)).ok(); // nobody may want to know any more
-    }
-}
 
 impl fmt::Debug for LaneRunner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -301,10 +281,15 @@ impl LaneOpener for LaneRunner {
         let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
         // Where a future is moved into another one it is there twice.
         let task = Box::new(task);
-        let ended = common.ended.clone();
-        let notice = EndNotice { index: self.index, ended, outcome: None };
         self.runtime.clone().spawn(async move {
-            notice.give(self.serve(*task, &common).await);
+            let served = AssertUnwindSafe(self.serve(*task, &common)).catch_unwind().await;
+            let ended = match served {
+                Ok(Ok(WorkEnd::Dormant)) => return, // it rests
+                Ok(Ok(WorkEnd::Over)) => Ok(()),
+                Ok(Err(error)) => Err(error),
+                Err(_panic) => Err(anyhow::anyhow!("a lane panicked")),
+            };
+            common.ended.send((self.index, ended)).await.ok(); // nobody may want to know any more
         });
     }
 }

@@ -189,7 +189,7 @@ impl SourceThread {
             pump.telling_untaken(settings.enabled).recording(spans).backfilling(backfills, moving);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
-        pump.run(&mut source, stop, settings.grace / 2).await?;
+        Box::pin(pump.run(&mut source, stop, settings.grace / 2)).await?;
         // An error of the sender means that it has ended, too.
         drop(ledger_ended.await);
         shutdown.finished.cancel();

@@ -128,7 +128,7 @@ pub(crate) struct EndpointRegistry {
     members: BTreeMap<EndpointIndex, RegisteredEndpoint>,
     next: EndpointIndex,
     edition: EndpointsVersion,
-    ended: mpsc::UnboundedReceiver<EndedLane>,
+    ended: mpsc::Receiver<EndedLane>,
     /// Of the lanes. It has to outlive them.
     thread: RuntimeThread,
     orders: mpsc::Receiver<RegistryRequest>,
@@ -196,7 +196,7 @@ impl EndpointRegistry {
     /// # Errors
     /// An endpoint cannot be built, or the system gives no thread.
     pub(crate) async fn start(
-        (common, ended): (LaneContext, mpsc::UnboundedReceiver<EndedLane>),
+        (common, ended): (LaneContext, mpsc::Receiver<EndedLane>),
         ways: UpdateSenders,
         keep: EndpointStore,
         settings: &Settings,

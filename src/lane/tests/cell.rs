@@ -14,6 +14,7 @@ struct SpawningOpener {
     outcomes: mpsc::Sender<LaneReport>,
     opened: AtomicUsize,
     stop: CancellationToken,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl fmt::Debug for SpawningOpener {
@@ -29,13 +30,14 @@ impl LaneOpener for SpawningOpener {
 
     fn run(self: Arc<Self>, task: LaneTask) {
         self.opened.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(async move {
+        let opener = Arc::clone(&self);
+        self.tasks.lock().unwrap().spawn(async move {
             let attempt = |lease: Lease, _now| async move {
                 tokio::time::sleep(SECOND).await;
                 (lease, delivered())
             };
             let clock = || Timestamp::from_seconds(0);
-            let (outcomes, stop) = (self.outcomes.clone(), self.stop.clone());
+            let (outcomes, stop) = (opener.outcomes.clone(), opener.stop.clone());
             task.run(attempt, clock, || true, no_backlog, outcomes, stop).await.unwrap();
         });
     }
@@ -51,7 +53,8 @@ impl OnDemand {
     fn new() -> Self {
         let (outcomes, reports) = mpsc::channel(REPORTS_MAX);
         let (opened, stop) = (AtomicUsize::new(0), CancellationToken::new());
-        let opener = Arc::new(SpawningOpener { outcomes, opened, stop });
+        let tasks = Mutex::default();
+        let opener = Arc::new(SpawningOpener { outcomes, opened, stop, tasks });
         let run: Arc<dyn LaneOpener> = Arc::<SpawningOpener>::clone(&opener);
         Self { sender: on_demand(Arc::from("crm"), run), opener, reports }
     }
@@ -78,7 +81,7 @@ async fn a_lane_is_there_only_while_there_is_something_for_it() {
     assert_eq!(lane.opened(), 0, "none of this is work");
     for round in 0..3 {
         lane.sender.send(vec![event(round, 1)]).await.unwrap();
-        assert_eq!((lane.opened(), view.in_memory()), (round as usize + 1, 1));
+        assert_eq!((lane.opened(), view.in_memory()), (usize::try_from(round).unwrap() + 1, 1));
         assert_eq!(lane.settled().await, round);
         tokio::time::sleep(59 * SECOND).await;
         assert!(lane.sender.is_there(), "connections are kept for a minute");
@@ -121,7 +124,8 @@ async fn whatever_comes_as_it_goes_is_delivered_once() {
             }
         };
         let (sent, replayed) = tokio::join!(send, replay);
-        (sent.unwrap(), replayed.unwrap());
+        sent.unwrap();
+        replayed.unwrap();
         expected.push(round);
         expected.extend((round % 2 == 0).then_some(1000 + round));
         let mut settled = Vec::new();
