@@ -54,7 +54,7 @@ use crate::app::tail_relay::TailRelay;
 use crate::backfill::context::BackfillContext;
 use crate::backfill::pump_orders::BackfillOrder;
 use crate::backfill::pump_orders::ORDERS_MAX;
-use crate::backfill::service::BackfillService;
+use crate::backfill::scheduler::BackfillService;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::endpoints::admin::CALLS_MAX;
@@ -100,7 +100,7 @@ use crate::preflight::rights;
 use crate::preflight::schema_watch::SchemaWatch;
 use crate::preflight::server_observer::ServerObserver;
 use crate::preflight::standby_block::StandbyBlock;
-use crate::preflight::state_schema;
+use crate::preflight::state_session;
 use crate::preflight::write_backs;
 use crate::redelivery;
 use crate::store::SqlSession;
@@ -283,7 +283,7 @@ impl App {
     async fn begin_delivering(&mut self) -> anyhow::Result<()> {
         let relay = tail_relay::settings_of(&self.settings)?.clone();
         let Self { settings, handles, tasks, .. } = self;
-        let state = state_schema::open(settings).await?;
+        let state = state_session::open(settings).await?;
         handles.stats.resume(&push_totals::load(&state.client, &settings.postgres.slot).await?);
         drop(state);
         let (observer, session) = observer(settings, handles, None).await?;

@@ -30,7 +30,7 @@
 //! | `row_buffer` | The rows of a chunk, and what is merged into them |
 //! | `run` | One backfill, chunk by chunk |
 //! | `run_error` | Why one does not go on |
-//! | `service` | All backfills of this walhook |
+//! | `scheduler` | All backfills of this walhook |
 //! | `snapshot` | What a snapshot sees |
 //! | `source` | Where rows are read: on the source, or on a standby of it |
 //! | `table` | What the catalog says of a table |
@@ -53,7 +53,7 @@ pub(crate) mod reader;
 pub(crate) mod row_buffer;
 pub(crate) mod run;
 pub(crate) mod run_error;
-pub(crate) mod service;
+pub(crate) mod scheduler;
 pub(crate) mod snapshot;
 pub(crate) mod source;
 pub(crate) mod table;

@@ -17,12 +17,12 @@ use cel::Program;
 use cel::common::ast::Expr;
 use cel::objects::ResolveResult;
 
-use crate::config::expression::environment::ENVIRONMENT;
-use crate::config::expression::environment::FUNCTIONS;
+use crate::config::expression::functions::ENVIRONMENT;
+use crate::config::expression::functions::FUNCTIONS;
 use crate::config::expression::meter::MeterExceeded;
-use crate::config::expression::names::ColumnReference;
-use crate::config::expression::names::ExpressionForm;
-use crate::config::expression::names::NamedColumns;
+use crate::config::expression::named_columns::ColumnReference;
+use crate::config::expression::named_columns::ExpressionForm;
+use crate::config::expression::named_columns::NamedColumns;
 use crate::config::toml_file::naming::nearest;
 
 /// The longest expression. A longer one belongs into a view or a generated column.
@@ -141,10 +141,10 @@ fn is_too_much(constant: &IdedExpr) -> bool {
     meter::within(0, || drop(meter::value(&meter::metered(constant), &context))).is_err()
 }
 
-pub(crate) mod environment;
 pub(crate) mod equality;
+pub(crate) mod functions;
 pub(crate) mod meter;
-pub(crate) mod names;
+pub(crate) mod named_columns;
 mod syntax;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Settings: the sections of the configuration as the rest of walhook sees them. Every value is valid.
 
 mod addresses;
-mod channel;
+mod channel_presets;
 mod endpoint;
 mod event;
 mod hosts;
@@ -26,13 +26,13 @@ pub(crate) use crate::config::settings::addresses::AddressList;
 pub use crate::config::settings::addresses::AddressPolicy;
 pub(crate) use crate::config::settings::addresses::AllowedBlocks;
 pub(crate) use crate::config::settings::addresses::BLOCKS_MAX;
-pub use crate::config::settings::channel::Channel;
-pub(crate) use crate::config::settings::channel::ChannelAnswer;
-pub(crate) use crate::config::settings::channel::ChannelSignature;
-pub use crate::config::settings::channel::Overflow;
-pub use crate::config::settings::channel::PRESETS;
-pub(crate) use crate::config::settings::channel::Preset;
-pub use crate::config::settings::channel::WecomApp;
+pub use crate::config::settings::channel_presets::Channel;
+pub(crate) use crate::config::settings::channel_presets::ChannelAnswer;
+pub(crate) use crate::config::settings::channel_presets::ChannelSignature;
+pub use crate::config::settings::channel_presets::Overflow;
+pub use crate::config::settings::channel_presets::PRESETS;
+pub(crate) use crate::config::settings::channel_presets::Preset;
+pub use crate::config::settings::channel_presets::WecomApp;
 pub use crate::config::settings::endpoint::AnswerRule;
 pub use crate::config::settings::endpoint::Auth;
 pub(crate) use crate::config::settings::endpoint::BacklogLimits;

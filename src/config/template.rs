@@ -10,10 +10,10 @@
 //! `?` is left out when its value is null.
 
 use crate::config::expression::Expression;
-use crate::config::expression::names::BuiltInName;
-use crate::config::expression::names::ColumnReference;
-use crate::config::expression::names::ExpressionForm;
-use crate::config::expression::names::NamedColumns;
+use crate::config::expression::named_columns::BuiltInName;
+use crate::config::expression::named_columns::ColumnReference;
+use crate::config::expression::named_columns::ExpressionForm;
+use crate::config::expression::named_columns::NamedColumns;
 use crate::config::toml_file::toml_field::FieldReader;
 
 /// Deeper than any body that a receiver reads; keeps the recursion here and in `event` bounded.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::expression::names::NamedColumns;
+use crate::config::expression::named_columns::NamedColumns;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::flow::relation::Relation;

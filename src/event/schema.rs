@@ -9,9 +9,9 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::config::expression::Expression;
-use crate::config::expression::names::BuiltInName;
-use crate::config::expression::names::ColumnReference;
-use crate::config::expression::names::ExpressionForm;
+use crate::config::expression::named_columns::BuiltInName;
+use crate::config::expression::named_columns::ColumnReference;
+use crate::config::expression::named_columns::ExpressionForm;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::EventRule;
 use crate::config::settings::OCR_WALLET_COLUMNS;

@@ -34,10 +34,10 @@ use chrono::FixedOffset;
 use chrono::Utc;
 
 use crate::config::expression::Expression;
-use crate::config::expression::environment::ENVIRONMENT;
+use crate::config::expression::functions::ENVIRONMENT;
 use crate::config::expression::meter;
 use crate::config::expression::meter::MeterExceeded;
-use crate::config::expression::names::BuiltInName;
+use crate::config::expression::named_columns::BuiltInName;
 use crate::config::json_value;
 use crate::event::column_change;
 use crate::event::column_change::RowImage;

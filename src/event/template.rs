@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use crate::config::expression::Expression;
 use crate::config::expression::meter;
-use crate::config::expression::names::BuiltInName;
-use crate::config::expression::names::ColumnReference;
-use crate::config::expression::names::ExpressionForm;
+use crate::config::expression::named_columns::BuiltInName;
+use crate::config::expression::named_columns::ColumnReference;
+use crate::config::expression::named_columns::ExpressionForm;
 use crate::config::template::TemplateNode;
 use crate::config::template::TemplatePiece;
 use crate::event::column_change;

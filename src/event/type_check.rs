@@ -12,8 +12,8 @@ use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
 use crate::config::expression::Expression;
-use crate::config::expression::names::BuiltInName;
-use crate::config::expression::names::ColumnReference;
+use crate::config::expression::named_columns::BuiltInName;
+use crate::config::expression::named_columns::ColumnReference;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
 

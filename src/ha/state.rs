@@ -34,7 +34,7 @@ use crate::preflight::orphans;
 use crate::preflight::orphans::OrphanedDeliveries;
 use crate::preflight::ownership;
 use crate::preflight::ownership::StartConsent;
-use crate::preflight::state_schema::open;
+use crate::preflight::state_session::open;
 use crate::replication::catalog::facts;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;

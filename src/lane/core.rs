@@ -24,14 +24,14 @@
 pub(crate) mod breaker;
 mod concurrency;
 mod cursor;
-mod delays;
 mod dispatch;
 mod evict;
 mod live;
 mod order;
 mod pace;
 mod parking;
-mod retries;
+mod retry_delays;
+mod retry_queue;
 mod settle;
 pub(crate) mod spill;
 mod split;
@@ -78,9 +78,9 @@ use crate::lane::core::order::NumberHasher;
 use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::pace::RateLimit;
 use crate::lane::core::pace::RecoveryRamp;
-use crate::lane::core::retries::AttemptCount;
-use crate::lane::core::retries::RetryBatch;
-use crate::lane::core::retries::RetryQueue;
+use crate::lane::core::retry_queue::AttemptCount;
+use crate::lane::core::retry_queue::RetryBatch;
+use crate::lane::core::retry_queue::RetryQueue;
 use crate::lane::core::spill::BacklogSpill;
 use crate::lane::settings::LaneSettings;
 
@@ -395,15 +395,19 @@ impl LaneState {
     ) -> Option<Duration> {
         match (tries.unspent, reach) {
             _ if tries.attempts == 0 && tries.unspent == 0 => Some(Duration::ZERO),
-            (0, _) => delays::retry_delay(&self.settings.retry, tries.attempts, at_least, fraction),
+            (0, _) => {
+                retry_delays::retry_delay(&self.settings.retry, tries.attempts, at_least, fraction)
+            }
             // A probe: its delivery is due already, and waits for the next one with all others.
             (_, AttemptReach::Endpoint | AttemptReach::Throttled) => {
                 let free = self.breaker.free_at(now.instant);
                 Some(free.map_or(Duration::ZERO, |free| free.duration_since(now.instant)))
             }
-            (unspent, reach) => {
-                Some(delays::unspent_delay(unspent, reach == AttemptReach::Unprocessed, fraction))
-            }
+            (unspent, reach) => Some(retry_delays::unspent_delay(
+                unspent,
+                reach == AttemptReach::Unprocessed,
+                fraction,
+            )),
         }
     }
 

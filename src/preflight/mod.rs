@@ -28,7 +28,7 @@
 //! | `schema_watch` | Compares tables and publication with the configuration while walhook runs, as `check` does before |
 //! | `server_observer` | The observer |
 //! | `standby_block` | Notices that PostgreSQL holds changes back for a standby, and which |
-//! | `state_schema` | walhook's own tables |
+//! | `state_session` | walhook's own tables |
 //! | `write_back_trial` | Tries write-backs on rows that are there, for `walhook check` |
 //! | `write_backs` | Joins write-backs to the ledger, and looks at them before the start |
 
@@ -58,6 +58,6 @@ pub(crate) mod rights;
 pub(crate) mod schema_watch;
 pub(crate) mod server_observer;
 pub(crate) mod standby_block;
-pub(crate) mod state_schema;
+pub(crate) mod state_session;
 pub(crate) mod write_back_trial;
 pub(crate) mod write_backs;

@@ -26,7 +26,7 @@ use crate::preflight::orphans;
 use crate::preflight::ownership;
 use crate::preflight::ownership::StartConsent;
 use crate::preflight::reach;
-use crate::preflight::state_schema;
+use crate::preflight::state_session;
 use crate::preflight::write_back_trial;
 use crate::replication::catalog;
 use crate::replication::catalog::CheckFinding;
@@ -84,7 +84,7 @@ pub(crate) async fn prepare(settings: &Settings, consent: StartConsent) -> anyho
         return Err(SourceError::NotSetUp(problems).into());
     }
     // The state first: a slot that nobody reads would keep the server's WAL.
-    let state = state_schema::open(settings).await?;
+    let state = state_session::open(settings).await?;
     progress::register(&state.client, &postgres.slot).await?;
     drop(state);
     let prepared = catalog::prepare(&session.client, postgres, &wanted).await?;

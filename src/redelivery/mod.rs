@@ -15,7 +15,7 @@
 mod orphans;
 mod pace;
 mod recount;
-mod replay;
+mod replay_page;
 mod service;
 mod worker;
 
@@ -48,8 +48,8 @@ use crate::store::dead_letters;
 use crate::store::overview;
 use crate::store::overview::WaitingCounts;
 use crate::store::ownership::StateOwnership;
-use crate::store::replays;
-use crate::store::replays::ReplayTally;
+use crate::store::replay_orders;
+use crate::store::replay_orders::ReplayTally;
 use crate::store::resend;
 use crate::store::session::session_pool::SessionPool;
 use crate::store::state_error::StateError;
@@ -194,7 +194,7 @@ impl RedeliveryService {
             let mut session = self.pool.session().await?;
             let slot = self.holding.slot();
             let mut endpoints = resend::waiting(session.client(), slot).await?;
-            endpoints.extend(replays::waiting(session.client(), slot).await?);
+            endpoints.extend(replay_orders::waiting(session.client(), slot).await?);
             endpoints.retain(|endpoint| self.is_ours(endpoint));
             Ok::<_, StateError>(endpoints)
         };

@@ -27,7 +27,7 @@ use crate::redelivery::service::ROOM_POLL;
 use crate::redelivery::service::RedeliveryService;
 use crate::redelivery::service::ResendError;
 use crate::store::dead_letters::DeadLetterId;
-use crate::store::replays::ReplayTally;
+use crate::store::replay_orders::ReplayTally;
 use crate::store::resend;
 use crate::store::resend::ClaimPortion;
 use crate::store::state_error::StateError;

@@ -48,7 +48,7 @@
 //! | `push_log` | The push log |
 //! | `push_totals` | The sums of all pushes of a slot, kept through restarts |
 //! | `renames` | Another name for an endpoint: all that the state holds of it goes along |
-//! | `replays` | Delivered events on their way out again |
+//! | `replay_orders` | Delivered events on their way out again |
 //! | `resend` | Dead letters on their way out again |
 //! | `row_change` | The statement of a write-back, and its transaction in the source database |
 //! | `sealed_secret` | Seals what must not be readable in the database |
@@ -90,7 +90,7 @@ pub(crate) mod progress;
 pub(crate) mod push_log;
 pub(crate) mod push_totals;
 pub(crate) mod renames;
-pub(crate) mod replays;
+pub(crate) mod replay_orders;
 pub(crate) mod resend;
 pub(crate) mod row_change;
 pub(crate) mod sealed_secret;

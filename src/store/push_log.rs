@@ -9,7 +9,7 @@
 //! and time. Its partitions are in [`crate::store::partitions`].
 
 mod copy;
-mod search;
+mod time_slices;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::store::state_error::StateError;
 use crate::store::stored_event;
 
 pub(crate) use copy::copy;
-pub(crate) use search::search;
+pub(crate) use time_slices::search;
 
 /// What an attempt meant for its delivery.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

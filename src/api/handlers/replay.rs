@@ -24,11 +24,11 @@ use crate::api::requests::request::NamedParts;
 use crate::api::surface::HttpSurface;
 use crate::config::settings::LoggedBodies;
 use crate::flow::time::Timestamp;
-use crate::store::replays;
-use crate::store::replays::ReplayFilter;
-use crate::store::replays::ReplayOrder;
-use crate::store::replays::ReplayShare;
-use crate::store::replays::ReplayState;
+use crate::store::replay_orders;
+use crate::store::replay_orders::ReplayFilter;
+use crate::store::replay_orders::ReplayOrder;
+use crate::store::replay_orders::ReplayShare;
+use crate::store::replay_orders::ReplayState;
 
 /// Orders that a list shows.
 const LISTED: u32 = 100;
@@ -151,7 +151,7 @@ pub(crate) async fn order(
     }
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
-    let shares = replays::survey(session.client(), slot, &filter, now).await?;
+    let shares = replay_orders::survey(session.client(), slot, &filter, now).await?;
     if shares.is_empty() {
         surface.refuse_strangers(filter.endpoint.as_deref(), filter.event_type.as_deref())?;
     }
@@ -171,7 +171,7 @@ pub(crate) async fn order(
     let mut placed = Vec::new();
     for share in here.iter().filter(|share| sendable(share) > 0) {
         let filter = ReplayFilter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
-        let order = replays::order(session.client(), slot, &filter, rate, now).await?;
+        let order = replay_orders::order(session.client(), slot, &filter, rate, now).await?;
         tracing::info!(endpoint = %share.endpoint, replay = order.id, "replay is ordered");
         placed.push(ShownReplay::of(&order));
     }
@@ -184,7 +184,8 @@ pub(crate) async fn list(
     State(surface): State<HttpSurface>,
 ) -> Result<Json<ReplayList>, ProblemResponse> {
     let mut session = surface.queries.session().await?;
-    let orders = replays::list(session.client(), surface.queries.slot(), None, LISTED).await?;
+    let orders =
+        replay_orders::list(session.client(), surface.queries.slot(), None, LISTED).await?;
     Ok(Json(ReplayList { replays: orders.iter().map(ShownReplay::of).collect() }))
 }
 
@@ -203,7 +204,7 @@ pub(crate) async fn cancel(
     let order = find(&surface, &id).await?;
     let mut session = surface.queries.session().await?;
     let (slot, now) = (surface.queries.slot(), surface.clock.now());
-    if !replays::cancel(session.client(), slot, order.id, now).await? {
+    if !replay_orders::cancel(session.client(), slot, order.id, now).await? {
         let detail = format!("replay {id} is {} already", order.state.as_str());
         return Err(operator_orders::conflict(detail));
     }
@@ -230,7 +231,7 @@ pub(crate) async fn resume(
 async fn hold(surface: HttpSurface, id: String, paused: bool) -> ReplayResult {
     let order = find(&surface, &id).await?;
     let mut session = surface.queries.session().await?;
-    if !replays::hold(session.client(), surface.queries.slot(), order.id, paused).await? {
+    if !replay_orders::hold(session.client(), surface.queries.slot(), order.id, paused).await? {
         let state = order.state.as_str();
         let detail = match paused {
             true => format!("replay {id} is {state}: only one that is running can be paused"),
@@ -248,7 +249,7 @@ async fn find(surface: &HttpSurface, id: &str) -> Result<ReplayOrder, ProblemRes
     let number = operator_orders::number("replay", id)?;
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
-    let found = replays::list(session.client(), slot, Some(number), 1).await?;
+    let found = replay_orders::list(session.client(), slot, Some(number), 1).await?;
     operator_orders::found("replay", id, found)
 }
 

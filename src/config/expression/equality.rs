@@ -11,7 +11,7 @@ use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
 use crate::config::expression::Expression;
-use crate::config::expression::names::ColumnReference;
+use crate::config::expression::named_columns::ColumnReference;
 use crate::config::expression::syntax;
 
 /// An expression that is not true unless `column` has one of `values`.

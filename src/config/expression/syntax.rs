@@ -8,10 +8,10 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::environment::ENVIRONMENT;
-use crate::config::expression::names::BuiltInName;
-use crate::config::expression::names::ColumnReference;
-use crate::config::expression::names::NamedColumns;
+use crate::config::expression::functions::ENVIRONMENT;
+use crate::config::expression::named_columns::BuiltInName;
+use crate::config::expression::named_columns::ColumnReference;
+use crate::config::expression::named_columns::NamedColumns;
 use crate::config::expression::tree::children;
 
 /// Levels of brackets, and of the syntax tree. The parser and the evaluation go down a level by

@@ -1,7 +1,7 @@
 use super::syntax::DEPTH_MAX;
 use super::syntax::NESTING_MAX;
 use super::*;
-use crate::config::expression::names::BuiltInName;
+use crate::config::expression::named_columns::BuiltInName;
 
 fn parsed(source: &str) -> Expression {
     Expression::parse(source).unwrap_or_else(|message| panic!("{source} {message}"))

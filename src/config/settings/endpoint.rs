@@ -13,7 +13,7 @@ use crate::config::expression::Expression;
 use crate::config::secret::Secret;
 use crate::config::sections::endpoint_connection::ConnectionLink;
 use crate::config::settings::addresses::AddressPolicy;
-use crate::config::settings::channel::Channel;
+use crate::config::settings::channel_presets::Channel;
 use crate::config::settings::event::EventRule;
 use crate::config::settings::event::PayloadSettings;
 use crate::config::settings::places::SourcePlaces;

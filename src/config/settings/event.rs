@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::config::expression::Expression;
-use crate::config::expression::names::NamedColumns;
+use crate::config::expression::named_columns::NamedColumns;
 use crate::config::settings::places::SourcePlaces;
 use crate::config::template;
 use crate::config::template::TemplateNode;

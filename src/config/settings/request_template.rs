@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::config::expression::Expression;
-use crate::config::expression::names::BuiltInName;
-use crate::config::expression::names::ColumnReference;
-use crate::config::expression::names::ExpressionForm;
-use crate::config::expression::names::NamedColumns;
+use crate::config::expression::named_columns::BuiltInName;
+use crate::config::expression::named_columns::ColumnReference;
+use crate::config::expression::named_columns::ExpressionForm;
+use crate::config::expression::named_columns::NamedColumns;
 use crate::config::template::TemplatePiece;
 
 /// Places in the path and query of a URL, and in the values of headers.

@@ -21,9 +21,9 @@ use percent_encoding::NON_ALPHANUMERIC;
 use percent_encoding::utf8_percent_encode;
 
 use crate::config::expression::Expression;
-use crate::config::expression::names::BuiltInName;
-use crate::config::expression::names::ColumnReference;
-use crate::config::expression::names::ExpressionForm;
+use crate::config::expression::named_columns::BuiltInName;
+use crate::config::expression::named_columns::ColumnReference;
+use crate::config::expression::named_columns::ExpressionForm;
 use crate::config::settings::HeaderTemplate;
 use crate::config::settings::RequestTemplate;
 use crate::config::settings::TargetPiece;

@@ -17,8 +17,8 @@ use crate::config::settings;
 use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
 use crate::flow::lease::LeaseId;
-use crate::lane::core::delays::retry_delay;
 use crate::lane::core::pace::later;
+use crate::lane::core::retry_delays::retry_delay;
 
 /// How an endpoint does, for people and metrics.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -7,7 +7,7 @@ use crate::flow::backlog::BacklogPosition;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
-use crate::lane::core::retries::ResumedDelivery;
+use crate::lane::core::retry_queue::ResumedDelivery;
 
 /// The newest delivery that was in memory: what is in the backlog only comes after it.
 ///

@@ -9,8 +9,8 @@ use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
 use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::pace::later;
-use crate::lane::core::retries::AttemptCount;
-use crate::lane::core::retries::RetryBatch;
+use crate::lane::core::retry_queue::AttemptCount;
+use crate::lane::core::retry_queue::RetryBatch;
 
 impl LaneState {
     /// Whether the endpoint may get another request.

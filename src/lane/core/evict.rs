@@ -11,7 +11,7 @@ use crate::lane::core::DeliveryPlace;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
 use crate::lane::core::order::slot::OrderSlot;
-use crate::lane::core::retries::ResumedDelivery;
+use crate::lane::core::retry_queue::ResumedDelivery;
 
 impl LaneState {
     /// Gives back all that the lane holds, but for what is in flight and what an operator sends again.

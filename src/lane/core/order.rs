@@ -34,8 +34,8 @@ use crate::flow::settlement::DurableIn;
 use crate::flow::time::Timestamp;
 use crate::lane::core::order::barriers::OrderBarriers;
 use crate::lane::core::order::slot::OrderSlot;
-use crate::lane::core::retries::AttemptCount;
-use crate::lane::core::retries::ResumedDelivery;
+use crate::lane::core::retry_queue::AttemptCount;
+use crate::lane::core::retry_queue::ResumedDelivery;
 
 /// Events that a step has brought to the front: up to two of the same keys, and those that a barrier
 /// held back.

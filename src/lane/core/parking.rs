@@ -17,8 +17,8 @@ use crate::lane::core::LaneState;
 use crate::lane::core::order::ArrivedEvent;
 use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::pace::later;
-use crate::lane::core::retries::AttemptCount;
-use crate::lane::core::retries::RetryBatch;
+use crate::lane::core::retry_queue::AttemptCount;
+use crate::lane::core::retry_queue::RetryBatch;
 
 impl LaneState {
     /// Takes an event into memory, behind all others with one of its keys.

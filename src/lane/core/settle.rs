@@ -11,8 +11,8 @@ use crate::lane::core::DeliveryPhase;
 use crate::lane::core::DeliveryPlace;
 use crate::lane::core::LaneState;
 use crate::lane::core::order::slot::OrderSlot;
-use crate::lane::core::retries::AttemptCount;
-use crate::lane::core::retries::RetryBatch;
+use crate::lane::core::retry_queue::AttemptCount;
+use crate::lane::core::retry_queue::RetryBatch;
 
 impl LaneState {
     pub(super) fn settle_if_expired(

@@ -47,8 +47,8 @@ use crate::lane::core::breaker::BreakerState;
 use crate::lane::core::cursor::LaneCursor;
 use crate::lane::core::order::ArrivedEvent;
 use crate::lane::core::pace::later;
-use crate::lane::core::retries::AttemptCount;
-use crate::lane::core::retries::ResumedDelivery;
+use crate::lane::core::retry_queue::AttemptCount;
+use crate::lane::core::retry_queue::ResumedDelivery;
 use crate::lane::settings::LaneParking;
 
 /// Rows of a page: enough to keep an endpoint busy while the next one is read.

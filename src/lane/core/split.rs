@@ -10,8 +10,8 @@ use crate::flow::verdict::FailureClass;
 use crate::flow::verdict::HttpExchange;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
-use crate::lane::core::retries::ResumedDelivery;
-use crate::lane::core::retries::RetryBatch;
+use crate::lane::core::retry_queue::ResumedDelivery;
+use crate::lane::core::retry_queue::RetryBatch;
 
 /// Unauthorized, Forbidden, Method Not Allowed, Proxy Authentication Required, and redirects.
 const ABOUT_THE_ENDPOINT: [u16; 4] = [401, 403, 405, 407];

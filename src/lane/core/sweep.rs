@@ -14,7 +14,7 @@ use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
 use crate::lane::core::breaker::BreakerState;
 use crate::lane::core::order::slot::OrderSlot;
-use crate::lane::core::retries::ResumedDelivery;
+use crate::lane::core::retry_queue::ResumedDelivery;
 
 /// An endpoint that took a delivery within this time answers.
 const ANSWERING: Duration = Duration::from_secs(60);

@@ -16,7 +16,7 @@ use crate::flow::verdict::HttpExchange;
 use crate::store::ownership::StateOwnership;
 use crate::store::push_log::LoggedAttempt;
 use crate::store::push_log::LoggedBatch;
-use crate::store::replays;
+use crate::store::replay_orders;
 use crate::store::sql::clean;
 use crate::store::sql::int;
 use crate::store::state_error::StateError;
@@ -127,7 +127,7 @@ async fn write_event(
     // What is not kept as it was cannot be sent again.
     let is_exact = matches!(request_body, Some(Cow::Borrowed(_)));
     let is_whole = attempt.body_whole && is_exact;
-    let shape = if is_whole { replays::kept_headers(&event.body, unicode) } else { None };
+    let shape = if is_whole { replay_orders::kept_headers(&event.body, unicode) } else { None };
     let values: [&(dyn ToSql + Sync); EVENT_TYPES.len()] = [
         &attempt.created_at,
         &holding.slot.as_ref(),

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::expression::Expression;
-use crate::config::expression::environment::ENVIRONMENT;
+use crate::config::expression::functions::ENVIRONMENT;
 
 /// A column `text` and a column `list`.
 struct Row {

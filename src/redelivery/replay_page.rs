@@ -11,10 +11,10 @@ use crate::redelivery::service::PORTION_BYTES;
 use crate::redelivery::service::PORTION_ROWS;
 use crate::redelivery::service::ResendError;
 use crate::redelivery::worker::ResendWorker;
-use crate::store::replays;
-use crate::store::replays::ReplayCursor;
-use crate::store::replays::ReplayOrder;
-use crate::store::replays::ReplayTally;
+use crate::store::replay_orders;
+use crate::store::replay_orders::ReplayCursor;
+use crate::store::replay_orders::ReplayOrder;
+use crate::store::replay_orders::ReplayTally;
 use crate::store::state_error::StateError;
 
 impl ResendWorker<'_> {
@@ -42,13 +42,13 @@ impl ResendWorker<'_> {
 
     async fn next_page(
         &self,
-    ) -> Result<Option<(ReplayOrder, Vec<replays::LoggedDelivery>)>, StateError> {
+    ) -> Result<Option<(ReplayOrder, Vec<replay_orders::LoggedDelivery>)>, StateError> {
         let (rows, bytes) = (PORTION_ROWS, PORTION_BYTES);
         let slot = self.shared.holding.slot();
         let mut session = self.shared.pool.session().await?;
-        let order = replays::next(session.client(), slot, &self.endpoint).await?;
+        let order = replay_orders::next(session.client(), slot, &self.endpoint).await?;
         let Some(order) = order else { return Ok(None) };
-        let page = replays::page(session.client(), slot, &order, rows, bytes).await?;
+        let page = replay_orders::page(session.client(), slot, &order, rows, bytes).await?;
         Ok(Some((order, page)))
     }
 
@@ -63,7 +63,8 @@ impl ResendWorker<'_> {
             let noted = async {
                 let mut session = self.shared.pool.session().await?;
                 let (holding, now) = (&self.shared.holding, self.shared.clock.now());
-                replays::advance(session.client(), holding, order.id, last, self.tally, now).await
+                replay_orders::advance(session.client(), holding, order.id, last, self.tally, now)
+                    .await
             };
             match noted.await {
                 Err(error) if error.may_be_mended() => {
