@@ -168,7 +168,9 @@ impl LaneCell {
         let mut state = self.state();
         match (state.working(), change) {
             (Some(working), LaneChange::Settings(settings)) => {
-                working.settings = Arc::new((**settings).clone());
+                // What it may hold stays as it was: places are counted by it.
+                let share_bytes = working.settings.share_bytes;
+                working.settings = Arc::new((**settings).clone().within(share_bytes));
                 ChangedLane::Working(working.clone())
             }
             (Some(working), _) => ChangedLane::Working(working.clone()),
