@@ -151,3 +151,14 @@ async fn a_removed_endpoint_has_its_lane_end_and_nothing_comes_after_it() {
     lane.opener.stop.cancel();
     lane.reports.close();
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_change_of_settings_an_event_still_weighs_no_more_than_there_is() {
+    let answers = |_: &Lease| (Duration::ZERO, delivered());
+    let mut running = Running::start(settings().within(256), answers);
+    let change = LaneChange::Settings(Box::new(settings()));
+    running.sender.control().change(change).await.unwrap();
+    let sent = tokio::time::timeout(SECOND, running.sender.send(vec![event(0, 1), event(1, 1)]));
+    sent.await.unwrap().unwrap();
+    assert_eq!(running.settled(2).await, [0, 1]);
+}
