@@ -57,7 +57,7 @@ pub(crate) struct Run {
     /// Goes on without the transaction that commits there, if PostgreSQL cannot send it
     #[arg(long, value_name = "LSN")]
     skip_transaction: Option<Lsn>,
-    /// Does a part of the work, with others over the broker of [relay]: docs/scale.md
+    /// Does a part of the work, with others over the broker of `[relay]`: docs/scale.md
     #[arg(long, value_enum)]
     role: Option<MemberRole>,
 }

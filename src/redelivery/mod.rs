@@ -1,4 +1,4 @@
-//! Sends dead letters again, as operators ask for it, and with [`replay`] delivered events.
+//! Sends dead letters again, as operators ask for it, and with [`replay_page`] delivered events.
 //!
 //! ```text
 //! api ─ requested ─▶ walhook.dead_letters ─ claim ─▶ [worker per endpoint] ─▶ lane's replays

@@ -1,4 +1,4 @@
-//! Sends again what one endpoint is to get: its dead letters, and what [`super::replay`] finds.
+//! Sends again what one endpoint is to get: its dead letters, and what [`super::replay_page`] finds.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
