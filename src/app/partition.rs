@@ -146,8 +146,13 @@ impl LackedMessages for LackedRows {
         self.looked = Some(Instant::now());
         let looked = async {
             let session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
-            let source = partition_leases::source(&session.client, self.holding.slot()).await?;
-            let settled = source.and_then(|(_, _, settled)| settled);
+            let (client, slot) = (&session.client, self.holding.slot());
+            let source = partition_leases::source(client, slot).await?;
+            let source = source.and_then(|(_, _, settled)| settled);
+            // A new tail begins behind what this one has settled, which is behind the last event of its change.
+            let rows = partition_leases::rows(client, slot).await?;
+            let own = rows.into_iter().find(|row| row.partition == self.holding.partition());
+            let settled = source.max(own.and_then(|row| row.settled));
             if settled > self.seen {
                 self.seen = settled;
                 return Ok(settled);

@@ -240,6 +240,36 @@ async fn neither_a_tail_nor_a_worker_that_is_killed_loses_or_reorders_anything()
 }
 
 #[tokio::test]
+async fn a_new_tail_sends_nothing_again_of_what_is_settled_while_one_endpoint_holds_the_slot_up() {
+    let test = "a_new_tail_sends_nothing_again_of_what_is_settled";
+    let Some(broker) = Broker::start(test).await else { return };
+    let database = prepared().await;
+    let sql = database.sql().await;
+    let late = Answer::status(200).after(Duration::from_secs(3600));
+    let answer = move |request: &Request| match request.path.ends_with("e0") {
+        true => late.clone(),
+        false => Answer::status(200),
+    };
+    let receiver = Receiver::start(std::sync::Arc::new(answer));
+    let toml = shared(&database, &receiver, &broker.url());
+    let toml = toml.replace("[webhook]\n", "[webhook]\ntimeout = \"1h\"\n");
+    let mut tail = Service::start_as(TAIL, &toml).await;
+    let deliver = Service::start_as(DELIVER, &toml).await;
+    let others = "SELECT sum(delivered) FROM walhook.balance WHERE endpoint <> 'e0'";
+    for round in 1..=3 {
+        write(&sql, round * 10..round * 10 + 10, 2).await;
+        wait_for_text(&sql, others, &(round * 30 * (ENDPOINTS - 1)).to_string()).await;
+        tail.program.kill();
+        tail.program.wait(AMPLE).await;
+        tail = Service::start_as(TAIL, &toml).await;
+    }
+    write(&sql, 40..50, 2).await;
+    wait_for_text(&sql, others, &(120 * (ENDPOINTS - 1)).to_string()).await;
+    let told = [tail.program.output(), deliver.program.output()].concat().join("\n");
+    assert!(!told.contains("messages are missing") && !told.contains("has not got all"), "{told}");
+}
+
+#[tokio::test]
 async fn members_share_the_partitions_and_take_over_those_of_one_that_dies() {
     let test = "members_share_the_partitions_and_take_over_those_of_one_that_dies";
     let Some(broker) = Broker::start(test).await else { return };
