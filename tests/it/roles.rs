@@ -294,7 +294,6 @@ async fn members_share_the_partitions_and_take_over_those_of_one_that_dies() {
 }
 
 #[tokio::test]
-#[ignore = "deliveries stand still once in some runs on a busy machine: docs/scale.md, known limits"]
 async fn what_the_broker_loses_is_sent_again_from_the_slot() {
     let test = "what_the_broker_loses_is_sent_again_from_the_slot";
     let Some(mut broker) = Broker::start(test).await else { return };
@@ -476,7 +475,6 @@ async fn a_worker_that_was_frozen_sends_nothing_and_writes_nothing_of_what_is_ot
 }
 
 #[tokio::test]
-#[ignore = "deliveries stand still once in some runs on a busy machine: docs/scale.md, known limits"]
 async fn a_second_tail_takes_over_and_the_frozen_one_ends() {
     let test = "a_second_tail_takes_over_and_the_frozen_one_ends";
     let Some(broker) = Broker::start(test).await else { return };
@@ -510,7 +508,6 @@ async fn a_second_tail_takes_over_and_the_frozen_one_ends() {
 
 /// Three servers, of which one after the other is killed, comes back, and loses what it has.
 #[tokio::test]
-#[ignore = "deliveries stand still once in some runs on a busy machine: docs/scale.md, known limits"]
 async fn nothing_is_lost_while_nodes_of_the_broker_die_and_come_back() {
     let test = "nothing_is_lost_while_nodes_of_the_broker_die_and_come_back";
     let Some(mut nodes) = Broker::cluster(test).await else { return };
