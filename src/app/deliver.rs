@@ -30,7 +30,6 @@ use crate::config::settings::RelaySettings;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::ha::partition_state;
-use crate::ha::shared_source::MEMBER_ALIVE;
 use crate::ha::shared_source::names_of;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::process_name::own_name;
@@ -40,6 +39,7 @@ use crate::store::SqlSession;
 use crate::store::members;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
+use crate::store::source_members::MEMBER_ALIVE;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
 

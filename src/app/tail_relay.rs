@@ -14,7 +14,6 @@ use crate::config::settings::ServerSettings;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::flow::settlement::LaneReport;
-use crate::ha::shared_source::MEMBER_ALIVE;
 use crate::ha::state::TakenState;
 use crate::pipeline::process_name::own_name;
 use crate::pipeline::pump::relay_outbox::RelayOutbox;
@@ -29,6 +28,7 @@ use crate::store::SqlSession;
 use crate::store::members;
 use crate::store::partition_leases;
 use crate::store::partition_leases::PartitionRow;
+use crate::store::source_members::MEMBER_ALIVE;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
 

@@ -10,9 +10,10 @@ use crate::cli::runtime;
 use crate::cli::table;
 use crate::cli::terminal;
 use crate::config::configuration::Settings;
-use crate::ha::shared_source::MemberView;
-use crate::ha::shared_source::SourceView;
-use crate::ha::shared_source::view;
+use crate::store;
+use crate::store::source_members;
+use crate::store::source_members::MemberView;
+use crate::store::source_members::SourceView;
 
 const MEMBERS: [(&str, &str); 5] = [
     ("MEMBER", "name"),
@@ -63,6 +64,11 @@ impl Members {
         }
         Ok(())
     }
+}
+
+async fn view(settings: &Settings) -> anyhow::Result<SourceView> {
+    let session = store::connect(&settings.state).await?;
+    Ok(source_members::load(&session.client, &settings.postgres.slot).await?)
 }
 
 fn as_json(found: &SourceView) -> Value {

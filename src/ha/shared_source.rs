@@ -9,18 +9,12 @@ use crate::config::configuration::Settings;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::pipeline::process_name::own_name;
-use crate::store;
 use crate::store::SqlSession;
-use crate::store::members;
-use crate::store::members::MemberRow;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
 use crate::store::partition_leases::PartitionRow;
 use crate::store::progress;
 use crate::store::state_error::StateError;
-
-/// A member that was not seen for so long does not deliver.
-pub(crate) const MEMBER_ALIVE: Duration = Duration::from_secs(6);
 
 /// Brings the partitions in line with who has the slot: `wanted` are those of a tail, `None` is a walhook that
 /// delivers itself. What was given out under another number is called back, and waited for; so is what nobody has
@@ -104,45 +98,4 @@ pub(crate) async fn fronts(
         }
     }
     Ok(furthest.into_iter().collect())
-}
-
-/// Who delivers for a source, and what each has.
-pub(crate) struct SourceView {
-    /// How many partitions there are; `None` where no tail has run.
-    pub(crate) partitions: Option<u16>,
-    pub(crate) members: Vec<MemberView>,
-    pub(crate) unowned: Vec<i32>,
-    /// In the hands of whoever has the slot.
-    pub(crate) at_source: Vec<i32>,
-}
-
-/// One who delivers, or did so a moment ago.
-pub(crate) struct MemberView {
-    pub(crate) row: MemberRow,
-    pub(crate) partitions: Vec<i32>,
-}
-
-/// Looks in the state who delivers.
-///
-/// # Errors
-/// The state cannot be asked.
-pub(crate) async fn view(settings: &Settings) -> anyhow::Result<SourceView> {
-    let session = store::connect(&settings.state).await?;
-    let (client, slot) = (&session.client, settings.postgres.slot.as_str());
-    let source = partition_leases::source(client, slot).await?;
-    let rows = partition_leases::rows(client, slot).await?;
-    let numbers = |wanted: &dyn Fn(&PartitionRow) -> bool| {
-        rows.iter().filter(|row| wanted(row)).map(|row| row.partition.raw()).collect::<Vec<_>>()
-    };
-    let members = members::load(client, slot, MEMBER_ALIVE).await?;
-    let members = members.into_iter().map(|row| MemberView {
-        partitions: numbers(&|of| of.is_leased && of.member.as_ref() == Some(&row.member)),
-        row,
-    });
-    Ok(SourceView {
-        partitions: source.and_then(|(count, ..)| count),
-        members: members.collect(),
-        unowned: numbers(&|row| !row.at_source && !row.is_leased),
-        at_source: numbers(&|row| row.at_source),
-    })
 }

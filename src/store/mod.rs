@@ -55,6 +55,7 @@
 //! | `seen_values` | Values that events were raised with, for as long as their `dedupe` remembers them |
 //! | `session` | Sessions with PostgreSQL: from a URL to a connection that is watched |
 //! | `slot_owner` | Which configuration a slot belongs to, as far as it can be told from its events |
+//! | `source_members` | Who delivers for a source, and what each has |
 //! | `sql` | How walhook's words become SQL values and back, and what a statement takes as parameters |
 //! | `state_error` | Why walhook's own state could not be read or written |
 //! | `stored_event` | Events in columns |
@@ -97,6 +98,7 @@ pub(crate) mod sealed_secret;
 pub(crate) mod seen_values;
 pub(crate) mod session;
 pub(crate) mod slot_owner;
+pub(crate) mod source_members;
 mod sql;
 pub(crate) mod state_error;
 pub(crate) mod stored_event;
