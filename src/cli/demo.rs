@@ -8,14 +8,15 @@
 //! Everything is real but the data: the receiver checks signatures, and what is shown as delivered
 //! is what the receiver got. Nothing is installed, and nothing is left behind.
 
+mod relay;
 mod screen;
+mod servers;
 mod writer;
 
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
@@ -23,26 +24,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::cli::demo::screen::DemoScreen;
+use crate::cli::demo::servers::SECRET;
+use crate::cli::demo::servers::make_table;
+use crate::cli::demo::servers::receiver_behaviour;
+use crate::cli::demo::servers::start_postgres;
 use crate::cli::demo::writer::DemoWriter;
 use crate::cli::exit::CommandError;
 use crate::cli::interrupted;
 use crate::cli::receive::server::RECEIVED_MAX;
 use crate::cli::receive::server::ReceivedRequest;
-use crate::cli::receive::server::ReceiverBehaviour;
 use crate::cli::receive::server::ReceiverServer;
-use crate::cli::receive::signature::VerificationKey;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::clock::host_now;
 use crate::config;
 use crate::config::configuration::Settings;
-use crate::preflight::ownership::StartConsent;
-use crate::preflight::prepare::prepare;
-use crate::sandbox::cluster::ClusterOptions;
 use crate::sandbox::cluster::SandboxCluster;
-use crate::sandbox::find;
-use crate::sandbox::surroundings::Surroundings;
-use crate::store;
 use crate::telemetry;
 use crate::telemetry::LogFormatter;
 
@@ -53,21 +50,21 @@ const CHECK_LIMIT: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_secs(1);
 const CHECK_PACE: Duration = Duration::from_millis(50);
 
-/// The table, as a user of `ocr-wallet` has it.
-const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
-
-/// A secret for signatures that only the demo's own receiver checks.
-const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-
 /// Shows the whole job on a throw-away private PostgreSQL
 #[derive(Args, Debug)]
 #[command(after_help = "Starts a PostgreSQL of its own, a receiver and walhook; inserts rows and \
                         shows each delivery. Needs nothing, installs nothing, and cleans up.\n\n\
+                        With --relay it starts a NATS server, a tail and two workers, kills a worker \
+                        while rows are inserted, and ends with 0 when every delivery has come \
+                        nevertheless.\n\n\
                         Example: walhook demo --check 20")]
 pub(crate) struct Demo {
     /// Ends with 0 after N verified deliveries, or with 1 after 60 s
     #[arg(long, value_name = "N")]
     check: Option<u64>,
+    /// Shares the deliveries among two workers over NATS, kills one, and ends by itself: docs/scale.md
+    #[arg(long, conflicts_with = "check")]
+    relay: bool,
 }
 
 impl Demo {
@@ -82,7 +79,10 @@ impl Demo {
                 started = spawn_blocking(start_postgres) => started??,
                 stopped = interrupted() => return Ok(stopped?),
             };
-            let shown = Box::pin(self.show(&cluster)).await;
+            let shown = match self.relay {
+                true => Box::pin(relay::show(&cluster)).await,
+                false => Box::pin(self.show(&cluster)).await,
+            };
             spawn_blocking(move || drop(cluster)).await?;
             shown
         });
@@ -98,20 +98,12 @@ impl Demo {
         let url = cluster.url("postgres");
         let receiver = ReceiverServer::bind(([127, 0, 0, 1], 0).into()).await?;
         let settings = settings(&url, &receiver)?;
-        let session =
-            store::connect_with_own_path(&settings.postgres.server, store::ANSWER_MAX).await?;
-        session.client.batch_execute(TABLE).await.context("cannot make the demo's table")?;
-        prepare(&settings, StartConsent::default()).await?;
+        let session = make_table(&settings).await?;
 
         let (to_screen, received) = mpsc::channel(RECEIVED_MAX);
         let stop = CancellationToken::new();
         let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
-        let behaviour = ReceiverBehaviour {
-            status: StatusCode::OK,
-            delay: Duration::ZERO,
-            keys: vec![VerificationKey::parse(SECRET)?],
-            clock: host_now,
-        };
+        let behaviour = receiver_behaviour()?;
         let receiver_url = format!("http://{}/", receiver.address());
         let stop_receiver = stop.clone();
         running
@@ -175,16 +167,6 @@ async fn watch(
             }
         }
     }
-}
-
-fn start_postgres() -> anyhow::Result<SandboxCluster> {
-    let tell = &mut |text: &str| {
-        // Progress for whoever waits; if nobody reads it, the fetch goes on all the same.
-        drop(terminal::note(text));
-    };
-    let installation = find::find_with(&Surroundings::read(), tell)?;
-    terminal::line(&format!("PostgreSQL   {}", installation.why()))?;
-    Ok(SandboxCluster::start(&installation, ClusterOptions::default())?)
 }
 
 /// The configuration a user would write: a database and a URL, and here a secret.

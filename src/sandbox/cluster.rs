@@ -2,11 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::io::Read;
-use std::io::Seek;
-use std::io::SeekFrom;
-use std::net::Ipv4Addr;
-use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -19,24 +14,21 @@ use rustix::process::Signal;
 
 use crate::sandbox::cache::PackageCache;
 use crate::sandbox::command::run;
+use crate::sandbox::directory;
 use crate::sandbox::directory::SandboxDirectory;
+use crate::sandbox::directory::last_lines;
 use crate::sandbox::directory::sweep;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
 use crate::sandbox::installation::PostgresInstallation;
+use crate::sandbox::port::PORT_ATTEMPTS_MAX;
+use crate::sandbox::port::free_port;
 use crate::sandbox::server::SandboxServer;
 use crate::sandbox::server::is_ready;
-use crate::sandbox::server::wait_until;
 use crate::sandbox::settings::SandboxSettings;
 use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::template;
-
-/// Below the ports that Linux (from 32768) and the BSDs (from 49152) give to outgoing connections:
-/// one of those could take the port of a server while it is stopped.
-const PORTS: std::ops::Range<u16> = 15_000..32_000;
-
-/// Another process may take a port between our look and the server's start.
-const PORT_ATTEMPTS_MAX: u32 = 8;
+use crate::sandbox::watched_process::wait_until;
 
 /// A start takes a tenth of a second; after a crash the server first replays its log.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -46,9 +38,6 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
-
-/// How many lines of the log are shown when something went wrong.
-const LOG_LINES_SHOWN: usize = 15;
 
 /// Connections on 127.0.0.1 need no password unless [`SandboxCluster::set_hba`] says otherwise.
 const OPEN_HBA: [&str; 2] =
@@ -113,7 +102,8 @@ impl SandboxCluster {
         SWEPT.call_once(|| {
             sweep(&bases, installation.account());
         });
-        let directory = SandboxDirectory::create(&bases, installation.account())?;
+        let directory =
+            SandboxDirectory::create(directory::CLUSTER, &bases, installation.account())?;
         match PackageCache::open(&options.surroundings) {
             Ok(cache) if !options.own_identifier => {
                 template::initialise_or_copy(installation, &cache, &directory.data())?;
@@ -248,11 +238,11 @@ impl SandboxCluster {
     /// # Errors
     /// It is stopped, or does not answer in time.
     pub fn reload(&mut self) -> Result<(), SandboxError> {
-        let seen = self.log_length();
+        let seen = self.directory.log_length();
         let server = self.server.as_mut().ok_or(SandboxError::Stopped)?;
         server.signal(Signal::HUP);
         // The postmaster logs this and reads the files before it accepts another connection.
-        if wait_until(RELOAD_LIMIT, || self.log_from(seen).contains("received SIGHUP")) {
+        if wait_until(RELOAD_LIMIT, || self.directory.log_from(seen).contains("received SIGHUP")) {
             return Ok(());
         }
         Err(SandboxError::NotReloaded { limit: RELOAD_LIMIT, log: self.log_tail() })
@@ -260,7 +250,7 @@ impl SandboxCluster {
 
     /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
-        last_lines(&self.log_from(0))
+        last_lines(&self.directory.log_from(0))
     }
 
     fn start_on_a_free_port(&mut self) -> Result<(), SandboxError> {
@@ -278,7 +268,7 @@ impl SandboxCluster {
         if self.is_running() {
             return Ok(());
         }
-        let log_before = self.log_length();
+        let log_before = self.directory.log_length();
         let mut server = SandboxServer::spawn(&self.installation, &self.directory, self.port)
             .map_err(io_error("start the server"))?;
         let socket = self.directory.socket(self.port);
@@ -287,7 +277,7 @@ impl SandboxCluster {
             ended = server.has_ended();
             ended || is_ready(&socket)
         });
-        let log = || last_lines(&self.log_from(log_before));
+        let log = || last_lines(&self.directory.log_from(log_before));
         if ended {
             return Err(SandboxError::Start { log: log() });
         }
@@ -309,21 +299,6 @@ impl SandboxCluster {
         let own = ["local all all trust", "local replication all trust"];
         let text: String = own.iter().chain(lines).map(|line| format!("{line}\n")).collect();
         self.put_file("pg_hba.conf", text.as_bytes())
-    }
-
-    fn log_length(&self) -> u64 {
-        fs::metadata(self.directory.log()).map_or(0, |meta| meta.len())
-    }
-
-    fn log_from(&self, start: u64) -> String {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut file = fs::File::open(self.directory.log())?;
-            file.seek(SeekFrom::Start(start))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
     }
 }
 
@@ -347,24 +322,6 @@ fn shared_memory(lock_file: &str) -> Option<&str> {
 
 fn is_port_taken(error: &SandboxError) -> bool {
     matches!(error, SandboxError::Start { log } if log.contains("could not bind"))
-}
-
-fn free_port() -> io::Result<u16> {
-    let mut refusal = io::Error::from(io::ErrorKind::AddrInUse);
-    for _ in 0..100 {
-        let port = fastrand::u16(PORTS);
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(_free_again) => return Ok(port),
-            Err(error) => refusal = error,
-        }
-    }
-    Err(refusal)
-}
-
-fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    let skipped = lines.len().saturating_sub(LOG_LINES_SHOWN);
-    lines.into_iter().skip(skipped).collect::<Vec<_>>().join("\n")
 }
 
 /// A part of a URL: what is not plain is percent-encoded.

@@ -1,16 +1,21 @@
-//! The directory of one cluster, and how it vanishes.
+//! The directory of one program, and how it vanishes.
 //!
 //! ```text
 //! <base>/walhook-pg-XXXXXX/lock    locked while the process that made it lives
 //! <base>/walhook-pg-XXXXXX/data    what initdb makes
 //! <base>/walhook-pg-XXXXXX/log     what the server says
 //! <base>/walhook-pg-XXXXXX/.s.*    its socket
+//! <base>/walhook-run-XXXXXX/...    the same of another program, with its configuration
 //! ```
 //!
 //! A directory whose lock is free belongs to nobody: [`sweep`] removes it.
 
 use std::fs;
 use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,7 +26,11 @@ use crate::sandbox::account::ServerAccount;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
 
-const PREFIX: &str = "walhook-pg-";
+/// Begins the name of a cluster's directory.
+pub(super) const CLUSTER: &str = "walhook-pg-";
+
+/// Begins the name of any other program's directory.
+pub(super) const PROGRAM: &str = "walhook-run-";
 
 /// Ends the name of a directory whose lock is not held yet.
 const UNLOCKED: &str = ".new";
@@ -33,6 +42,9 @@ const UNLOCKED_MAX: Duration = Duration::from_secs(600);
 /// The longest base: a socket's path has room for 107 bytes, our names in it need up to 36.
 const BASE_MAX: usize = 70;
 
+/// How many lines of the log are shown when something went wrong.
+const LOG_LINES_SHOWN: usize = 15;
+
 /// A directory that is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct SandboxDirectory {
@@ -41,14 +53,18 @@ pub(super) struct SandboxDirectory {
 }
 
 impl SandboxDirectory {
-    /// Makes one in the first of `bases` that `account` can enter.
-    pub(super) fn create(bases: &[PathBuf], account: &ServerAccount) -> Result<Self, SandboxError> {
+    /// Makes one in the first of `bases` that `account` can enter; its name begins with `prefix`.
+    pub(super) fn create(
+        prefix: &'static str,
+        bases: &[PathBuf],
+        account: &ServerAccount,
+    ) -> Result<Self, SandboxError> {
         let base = bases
             .iter()
             .find(|base| base.as_os_str().as_bytes().len() <= BASE_MAX && account.can_enter(base))
             .ok_or_else(|| SandboxError::NoRoom { account: account.name.clone() })?;
         let unlocked = tempfile::Builder::new()
-            .prefix(PREFIX)
+            .prefix(prefix)
             .suffix(UNLOCKED)
             .tempdir_in(base)
             .map_err(io_error(format!("make a directory in {}", base.display())))?;
@@ -73,6 +89,22 @@ impl SandboxDirectory {
 
     pub(super) fn log(&self) -> PathBuf {
         self.path.join("log")
+    }
+
+    pub(super) fn log_length(&self) -> u64 {
+        fs::metadata(self.log()).map_or(0, |meta| meta.len())
+    }
+
+    /// What the log says behind its first `start` bytes.
+    pub(super) fn log_from(&self, start: u64) -> String {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(self.log())?;
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
     }
 
     pub(super) fn socket(&self, port: u16) -> PathBuf {
@@ -103,8 +135,10 @@ pub(super) fn sweep(bases: &[PathBuf], account: &ServerAccount) -> usize {
 }
 
 fn is_ours(path: &Path, owners: &[u32]) -> bool {
-    let is_named_so =
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+    let is_named_so = path.file_name().is_some_and(|name| {
+        let name = name.to_string_lossy();
+        [CLUSTER, PROGRAM].iter().any(|prefix| name.starts_with(prefix))
+    });
     // Of the link and not of its target: somebody else may have put one there.
     is_named_so
         && fs::symlink_metadata(path)
@@ -120,8 +154,15 @@ fn is_abandoned(path: &Path) -> bool {
     // cannot be judged.
     match File::open(path.join("lock")) {
         Ok(lock) => lock.try_lock().is_ok(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
+}
+
+/// The last lines of a log.
+pub(super) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let skipped = lines.len().saturating_sub(LOG_LINES_SHOWN);
+    lines.into_iter().skip(skipped).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -132,7 +173,8 @@ mod tests {
     fn a_directory_vanishes_with_its_owner() {
         let base = tempfile::tempdir_in("/tmp").unwrap();
         let bases = [base.path().to_owned()];
-        let directory = SandboxDirectory::create(&bases, &ServerAccount::current()).unwrap();
+        let directory =
+            SandboxDirectory::create(CLUSTER, &bases, &ServerAccount::current()).unwrap();
         assert!(directory.path().join("lock").is_file());
         assert!(!directory.path().to_string_lossy().ends_with(UNLOCKED));
         drop(directory);
@@ -143,13 +185,15 @@ mod tests {
     fn only_abandoned_directories_are_swept() {
         let base = tempfile::tempdir_in("/tmp").unwrap();
         let bases = [base.path().to_owned()];
-        let alive = SandboxDirectory::create(&bases, &ServerAccount::current()).unwrap();
-        for name in ["walhook-pg-dead", "walhook-pg-half", "walhook-pg-begun.new", "other"] {
+        let alive = SandboxDirectory::create(CLUSTER, &bases, &ServerAccount::current()).unwrap();
+        for name in
+            ["walhook-pg-dead", "walhook-run-half", "walhook-pg-begun.new", "walhook-cache-0"]
+        {
             fs::create_dir(base.path().join(name)).unwrap();
         }
         fs::write(base.path().join("walhook-pg-dead/lock"), "").unwrap();
         fs::write(base.path().join("walhook-pg-file"), "").unwrap();
-        std::os::unix::fs::symlink("other", base.path().join("walhook-pg-link")).unwrap();
+        std::os::unix::fs::symlink("walhook-cache-0", base.path().join("walhook-pg-link")).unwrap();
 
         assert_eq!(sweep(&bases, &ServerAccount::current()), 2);
         let mut left: Vec<String> = fs::read_dir(base.path())
@@ -158,8 +202,13 @@ mod tests {
             .collect();
         left.sort();
         let alive = alive.path().file_name().unwrap().to_string_lossy().into_owned();
-        let mut expected =
-            vec!["other", "walhook-pg-begun.new", "walhook-pg-file", "walhook-pg-link", &alive];
+        let mut expected = vec![
+            "walhook-cache-0",
+            "walhook-pg-begun.new",
+            "walhook-pg-file",
+            "walhook-pg-link",
+            &alive,
+        ];
         expected.sort_unstable();
         assert_eq!(left, expected);
     }
@@ -169,13 +218,22 @@ mod tests {
         let base = tempfile::tempdir_in("/tmp").unwrap();
         let long = base.path().join("x".repeat(BASE_MAX));
         fs::create_dir(&long).unwrap();
-        let refused =
-            SandboxDirectory::create(std::slice::from_ref(&long), &ServerAccount::current())
-                .unwrap_err();
+        let refused = SandboxDirectory::create(
+            PROGRAM,
+            std::slice::from_ref(&long),
+            &ServerAccount::current(),
+        )
+        .unwrap_err();
         assert!(matches!(refused, SandboxError::NoRoom { .. }), "{refused}");
-        let taken =
-            SandboxDirectory::create(&[long, base.path().to_owned()], &ServerAccount::current())
-                .unwrap();
+        let bases = [long, base.path().to_owned()];
+        let taken = SandboxDirectory::create(PROGRAM, &bases, &ServerAccount::current()).unwrap();
         assert_eq!(taken.path().parent(), Some(base.path()));
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_log_is_shown() {
+        let log: String = (1..=40).map(|n| format!("line {n}\n")).collect();
+        let shown = last_lines(&log);
+        assert!(shown.starts_with("line 26\n") && shown.ends_with("line 40"), "{shown}");
     }
 }

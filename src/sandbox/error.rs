@@ -1,11 +1,11 @@
-//! Why there is no private PostgreSQL.
+//! Why there is no private PostgreSQL, or no private NATS server.
 
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Why no private PostgreSQL could be had. None of these goes away by waiting.
+/// Why no private server could be had. None of these goes away by waiting.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     #[error(
@@ -17,6 +17,20 @@ pub enum SandboxError {
     NotFound { tried: Vec<String>, fix: &'static str },
     #[error("cannot provide PostgreSQL {major}:\n{}", list(.tried))]
     VersionNotFound { major: u32, tried: Vec<String> },
+    #[error(
+        "WALHOOK_NATS_SERVER={} cannot be used: {reason}: name the program of NATS Server 2.12 or later, or \
+         unset it", .program.display()
+    )]
+    NatsServer { program: PathBuf, reason: String },
+    #[error(
+        "found no NATS Server to run:\n{}\ninstall NATS Server 2.12 or later, or name its program in \
+         WALHOOK_NATS_SERVER", list(.tried)
+    )]
+    BrokerNotFound { tried: Vec<String> },
+    #[error("NATS Server ended while it started; its log ends with:\n{log}")]
+    BrokerStart { log: String },
+    #[error("NATS Server did not answer within {limit:?}; its log ends with:\n{log}")]
+    BrokerNotReady { limit: Duration, log: String },
     #[error(
         "PostgreSQL does not run as root, and this process may not become another user \
          ({reason}): run walhook as an ordinary user, with WALHOOK_PG_BIN naming the binaries if \

@@ -1,75 +1,28 @@
-//! The running server: its processes, and the leash that ends them with us.
-//!
-//! ```text
-//! this process ── pipe ──▶ sh (watcher) ──▶ postgres ──▶ its children
-//! ```
-//!
-//! The watcher is our child and postgres is its child. When this process ends, however it ends, the
-//! pipe closes; the watcher then ends postgres and removes the directory. When postgres ends by
-//! itself, so does the watcher at once, and we see it. Nothing here needs `unsafe`, as asking the
-//! kernel for a signal at our death would.
+//! The running PostgreSQL server: its processes, and how they end.
 
 use std::fs;
-use std::fs::File;
 use std::io;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Child;
-use std::process::ChildStdin;
 use std::process::Command;
-use std::process::Stdio;
-use std::thread;
 use std::time::Duration;
-use std::time::Instant;
 
 use rustix::process::Pid;
 use rustix::process::Signal;
 
 use crate::sandbox::directory::SandboxDirectory;
 use crate::sandbox::installation::PostgresInstallation;
-
-/// `$1` is the directory to remove when this process is gone, the rest is the server's command.
-///
-/// A shell lets background commands ignore SIGQUIT until they ask for it themselves, so one sent in
-/// the server's first milliseconds is lost: hence the loop. It cannot hit a stranger: the number is
-/// free for reuse only after `wait`, and then the loop ends. The loop's end by itself, and not by
-/// `kill`, is what tells that the pipe was closed.
-const WATCHER: &str = r#"
-dir=$1
-shift
-exec 3<&0
-"$@" </dev/null >&2 3<&- &
-server=$!
-echo "$server"
-( read -r _; trap '' TERM; while kill -QUIT "$server"; do sleep 0.1; done ) <&3 2>/dev/null &
-leash=$!
-wait "$server"
-status=$?
-kill "$leash" 2>/dev/null
-wait "$leash" && rm -rf "$dir"
-exit "$status"
-"#;
-
-/// How long processes that got SIGKILL may take to go. The kernel first writes out their memory.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
-
-/// The first pause between two looks at something that takes milliseconds.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-
-/// The longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+use crate::sandbox::watched_process::KILL_LIMIT;
+use crate::sandbox::watched_process::WatchedCommand;
+use crate::sandbox::watched_process::WatchedProcess;
+use crate::sandbox::watched_process::wait_until;
 
 /// A server that was started. Dropping it ends it at once.
 #[derive(Debug)]
 pub(super) struct SandboxServer {
-    watcher: Child,
-    _leash: ChildStdin,
-    postmaster: Pid,
+    process: WatchedProcess,
 }
 
 impl SandboxServer {
@@ -79,54 +32,33 @@ impl SandboxServer {
         directory: &SandboxDirectory,
         port: u16,
     ) -> io::Result<Self> {
-        let log = File::options().create(true).append(true).open(directory.log())?;
-        let mut watcher = installation
-            .foreign_command("/bin/sh")
-            .args(["-c", WATCHER, "walhook-sandbox"])
-            .arg(directory.path())
-            .arg(installation.bin().join("postgres"))
-            .arg("-D")
-            .arg(directory.data())
-            .args(["-p", &port.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            // Ctrl-C goes to our group: the server must outlive what we flush because of it.
-            .process_group(0)
-            .spawn()?;
-        let (leash, stdout) = (watcher.stdin.take(), watcher.stdout.take());
-        let mut line = String::new();
-        if let Some(stdout) = stdout {
-            BufReader::new(stdout).read_line(&mut line)?;
-        }
-        match (leash, line.trim().parse().ok().and_then(Pid::from_raw)) {
-            (Some(leash), Some(postmaster)) => Ok(Self { watcher, _leash: leash, postmaster }),
-            (leash, _) => {
-                drop(leash);
-                watcher.wait()?;
-                Err(io::Error::other("the shell that watches the server did not start it"))
-            }
-        }
+        let command = WatchedCommand {
+            shell: installation.foreign_command("/bin/sh"),
+            program: &installation.bin().join("postgres"),
+            arguments: vec![
+                "-D".into(),
+                directory.data().into(),
+                "-p".into(),
+                port.to_string().into(),
+            ],
+            at_our_end: "QUIT",
+        };
+        Ok(Self { process: WatchedProcess::spawn(command, directory)? })
     }
 
     /// Whether all is over: the server and its watcher.
     pub(super) fn has_ended(&mut self) -> bool {
-        !matches!(self.watcher.try_wait(), Ok(None))
+        self.process.has_ended()
     }
 
     /// Sends a signal to the postmaster, if there still is one.
     pub(super) fn signal(&mut self, signal: Signal) {
-        // While the watcher lives, the number cannot have passed to another process.
-        if !self.has_ended() {
-            // It may end between the look and the signal; then there is nothing left to do.
-            rustix::process::kill_process(self.postmaster, signal).unwrap_or_default();
-        }
+        self.process.signal(signal);
     }
 
     /// Sends `signal` and waits for the end, at most `limit`. Says whether it came.
     pub(super) fn end(&mut self, signal: Signal, limit: Duration) -> bool {
-        self.signal(signal);
-        wait_until(limit, || self.has_ended())
+        self.process.end(signal, limit)
     }
 
     /// Kills the postmaster and all its children, as a power cut would.
@@ -136,7 +68,7 @@ impl SandboxServer {
     pub(super) fn kill(&mut self) {
         // Stopped, it can neither start a child that the list lacks nor tidy up.
         self.signal(Signal::STOP);
-        let children = if self.has_ended() { Vec::new() } else { children_of(self.postmaster) };
+        let children = if self.has_ended() { Vec::new() } else { children_of(self.process.id()) };
         self.signal(Signal::KILL);
         for child in &children {
             // They end by themselves when they see that the postmaster is gone.
@@ -151,22 +83,6 @@ impl Drop for SandboxServer {
         if !self.end(Signal::QUIT, KILL_LIMIT) {
             self.kill();
         }
-    }
-}
-
-/// Looks at `done` every few milliseconds until it is true or `limit` has passed.
-pub(super) fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        if done() {
-            return true;
-        }
-        if Instant::now() >= deadline {
-            return false;
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 pub struct Surroundings {
     /// `WALHOOK_PG_BIN`: use the PostgreSQL in this directory and no other.
     pub pg_bin: Option<PathBuf>,
-    /// `WALHOOK_IGNORE_INSTALLED=1`: act as on a machine without PostgreSQL.
+    /// `WALHOOK_NATS_SERVER`: use this NATS server and no other.
+    pub nats_server: Option<PathBuf>,
+    /// `WALHOOK_IGNORE_INSTALLED=1`: act as on a machine without PostgreSQL and NATS.
     pub ignore_installed: bool,
     /// `WALHOOK_OFFLINE=1`: fetch nothing.
     pub offline: bool,
@@ -32,17 +34,18 @@ impl Surroundings {
     pub fn read() -> Self {
         // An empty variable counts as unset, as in a shell script that clears it.
         let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-        let directory = |name: &str| set(name).map(PathBuf::from);
+        let path = |name: &str| set(name).map(PathBuf::from);
         let switch = |name: &str| set(name).is_some_and(|value| value != "0");
         Self {
-            pg_bin: directory("WALHOOK_PG_BIN"),
+            pg_bin: path("WALHOOK_PG_BIN"),
+            nats_server: path("WALHOOK_NATS_SERVER"),
             ignore_installed: switch("WALHOOK_IGNORE_INSTALLED"),
             offline: switch("WALHOOK_OFFLINE"),
-            cache: directory("WALHOOK_CACHE"),
+            cache: path("WALHOOK_CACHE"),
             path: set("PATH").unwrap_or_default(),
-            home: directory("HOME"),
-            xdg_cache: directory("XDG_CACHE_HOME"),
-            tmp: directory("TMPDIR"),
+            home: path("HOME"),
+            xdg_cache: path("XDG_CACHE_HOME"),
+            tmp: path("TMPDIR"),
         }
     }
 

