@@ -50,6 +50,9 @@ export const zh = {
   "There are no numbers of it yet: the first come within a minute. They are kept of the 200 busiest endpoints and of those that are looked at.": "暂无数据,一分钟内会出现。只为最繁忙的 200 个端点和正在查看的端点保留统计。", "In the shape of its own, for": "专用格式,用于",
   "What receivers get, derived from the tables as they are. The same is written by: walhook schema": "接收方会收到的内容,由当前的表结构推导。命令行可用 walhook schema 导出",
   "Connecting": "正在连接", "None so far": "暂未找到", "There are many attempts: looked back to {0}": "投递记录很多,已查到 {0}", "Look further back": "继续向前查找",
+  "Members": "成员", "Member": "成员", "Partitions": "分区", "Last seen": "最近活动", "Nobody delivers": "没有成员在投递", "alive": "在线", "not seen": "失联", "worker": "投递进程", "Another process has the slot: its page shows it": "复制槽由另一个进程持有,请在它的页面查看",
+  "Each of the {0} partitions has an owner": "{0} 个分区都有成员负责", "With whoever has the slot: partitions {0} of {1}": "由持有复制槽的进程负责:分区 {0}(共 {1} 个)",
+  "Nobody delivers for partitions {0} of {1}: start a worker, with walhook run --role deliver": "没有成员负责分区 {0}(共 {1} 个):请启动投递进程 walhook run --role deliver",
   // How an endpoint does.
   "delivering": "正常投递", "out of order, {0} waiting": "故障,{0} 条等待中", "slow, {0} waiting": "响应异常,逐个尝试,{0} 条等待中", "behind, {0} parked": "积压 {0} 条", "disabled, takes no events": "已停用,不接收事件", "being removed": "删除中", "gone, it answered {0}": "已失效(响应 {0})", "refused, it cannot be reached as it is configured": "被拒绝:按当前配置无法访问",
   // States, outcomes and reasons.

@@ -82,6 +82,7 @@ const FILES: &[PageFile] = &[
     page_file!(SCRIPT, "replays.js", "replays.js"),
     page_file!(SCRIPT, "backfills.js", "backfills.js"),
     page_file!(SCRIPT, "source.js", "source.js"),
+    page_file!(SCRIPT, "members.js", "members.js"),
     page_file!(SCRIPT, "trial.js", "trial.js"),
     page_file!(SCRIPT, "types.js", "types.js"),
     page_file!(SCRIPT, "preact.js", "vendor/htm-preact-standalone.module.js"),

@@ -2,8 +2,8 @@
 
 use clap::Args;
 use serde_json::Value;
-use serde_json::json;
 
+use crate::api::answers::member_list::MemberList;
 use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
 use crate::cli::runtime;
@@ -12,14 +12,14 @@ use crate::cli::terminal;
 use crate::config::configuration::Settings;
 use crate::store;
 use crate::store::source_members;
-use crate::store::source_members::MemberView;
 use crate::store::source_members::SourceView;
 
-const MEMBERS: [(&str, &str); 5] = [
+const MEMBERS: [(&str, &str); 6] = [
     ("MEMBER", "name"),
     ("HTTP", "address"),
     ("SINCE", "started_at"),
     ("SEEN", "seen_at"),
+    ("ALIVE", "is_alive"),
     ("PARTITIONS", "partitions"),
 ];
 
@@ -40,13 +40,15 @@ impl Members {
     pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings: Settings = global.settings()?;
         let found = runtime()?.block_on(view(&settings)).map_err(CommandError::of_postgres)?;
+        let found = MemberList::from(found);
         if self.json {
-            return Ok(terminal::line(&terminal::json_line(&as_json(&found)))?);
+            return Ok(terminal::line(&terminal::json_line(&found))?);
         }
         let Some(count) = found.partitions else {
             return Ok(terminal::note("the source is not shared: no tail has run")?);
         };
-        let rows: Vec<Value> = found.members.iter().map(member_json).collect();
+        let rows = found.members.iter().map(serde_json::to_value);
+        let rows: Vec<Value> = rows.collect::<Result<_, _>>()?;
         match rows.is_empty() {
             true => terminal::note("nobody delivers")?,
             false => table::print(&MEMBERS, &rows)?,
@@ -69,25 +71,4 @@ impl Members {
 async fn view(settings: &Settings) -> anyhow::Result<SourceView> {
     let session = store::connect(&settings.state).await?;
     Ok(source_members::load(&session.client, &settings.postgres.slot).await?)
-}
-
-fn as_json(found: &SourceView) -> Value {
-    let members: Vec<Value> = found.members.iter().map(member_json).collect();
-    json!({
-        "partitions": found.partitions,
-        "members": members,
-        "unowned": found.unowned,
-        "at_source": found.at_source,
-    })
-}
-
-fn member_json(member: &MemberView) -> Value {
-    json!({
-        "name": member.row.name,
-        "address": member.row.address,
-        "started_at": member.row.started.iso_millis(),
-        "seen_at": member.row.seen.iso_millis(),
-        "is_alive": member.row.is_alive,
-        "partitions": member.partitions,
-    })
 }

@@ -38,6 +38,7 @@ mod letters;
 mod lookups;
 mod managed;
 mod many_endpoints;
+mod members;
 mod memory;
 mod messages;
 mod night;

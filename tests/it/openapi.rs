@@ -192,6 +192,7 @@ async fn looks(checker: &mut Checker) {
         "/api/v1/overview",
         "/api/v1/source",
         "/api/v1/source/findings",
+        "/api/v1/members",
         "/api/v1/event-types",
         "/api/v1/dead-letters/groups",
         "/",

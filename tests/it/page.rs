@@ -4,6 +4,7 @@
 
 mod backfills;
 mod cost;
+mod members;
 mod night;
 mod reading;
 mod replays;

@@ -37,7 +37,16 @@ pub(crate) struct SourceStatus {
 }
 
 fn source_states() -> RefOr<Schema> {
-    words_schema(["starting", "standby", "streaming", "degraded", "blocked", "waiting", "stopping"])
+    words_schema([
+        "starting",
+        "standby",
+        "delivering",
+        "streaming",
+        "degraded",
+        "blocked",
+        "waiting",
+        "stopping",
+    ])
 }
 
 /// The slot as the server sees it.

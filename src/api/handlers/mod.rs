@@ -8,6 +8,7 @@
 //! | `events` | `GET /api/v1/events/{event_id}` |
 //! | `letter_bulk` | `/api/v1/dead-letters/groups` and `/cancel`: by the filter rather than by the page |
 //! | `live` | `GET /api/v1/live`, server-sent events |
+//! | `members` | `GET /api/v1/members`: who delivers for the source |
 //! | `message_history` | `GET /api/v1/messages/{message_id}/status` and `/history` |
 //! | `overview` | `GET /api/v1/overview` and samples: the last hour and day in numbers |
 //! | `push_logs` | `GET /api/v1/push-logs` |
@@ -23,6 +24,7 @@ pub(crate) mod endpoints;
 pub(crate) mod events;
 pub(crate) mod letter_bulk;
 pub(crate) mod live;
+pub(crate) mod members;
 pub(crate) mod message_history;
 pub(crate) mod overview;
 pub(crate) mod push_logs;

@@ -8,6 +8,7 @@ mod state;
 use crate::api::answers::shared_refusal::SharedRefusal;
 use crate::api::handlers::events;
 use crate::api::handlers::live;
+use crate::api::handlers::members;
 use crate::api::handlers::overview;
 use crate::api::handlers::source;
 use crate::api::handlers::stats;
@@ -124,6 +125,14 @@ fn of_source_and_events() -> Vec<RouteOperation> {
             source::findings,
         )
         .says(200, "The findings"),
+        RouteOperation::get(
+            "/api/v1/members",
+            "Who delivers for the source, which partitions each has, and which nobody has; every \
+             member answers the same",
+            members::list,
+        )
+        .says(200, "The members; none where the source is not shared")
+        .refuses(SharedRefusal::StateAway),
         RouteOperation::get(
             "/api/v1/event-types",
             "Each event type with the JSON Schema of its bodies",
