@@ -42,6 +42,7 @@ use crate::preflight::write_backs;
 use crate::redelivery;
 use crate::relay::broker::BrokerConnection;
 use crate::relay::feed::PartitionFeed;
+use crate::relay::nats_stream::NatsStream;
 use crate::relay::streams::StreamName;
 use crate::store;
 use crate::store::ownership::StateOwnership;
@@ -119,7 +120,7 @@ pub(super) async fn start(
     let keep_books = run_ledger(kept, patience, ended_in, shutdown.finished.clone());
     tasks.spawn("the ledger of a partition", shutdown.clone().unless_failed(keep_books));
     let name = StreamName::of(holding.slot(), holding.partition());
-    let feed = PartitionFeed::new(&broker, name, taken.seen);
+    let feed = PartitionFeed::new(NatsStream::new(&broker, name), taken.seen);
     let lacked =
         LackedRows { state: settings.state.clone(), holding, seen: taken.seen, looked: None };
     let outbox = PumpOutbox::new(opened_in, handles.wal_hold.clone());

@@ -20,6 +20,7 @@ use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::relay::broker::BrokerConnection;
 use crate::relay::error::RelayError;
 use crate::relay::error::RelayInterruption;
+use crate::relay::nats_stream::NatsStream;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::publisher::PartitionPublisher;
 use crate::relay::streams::StreamName;
@@ -52,7 +53,7 @@ pub(super) struct TailRelay {
 struct OpenPartition {
     number: PartitionNumber,
     /// `None`: nobody delivers for it, and its events are parked.
-    publisher: Option<PartitionPublisher>,
+    publisher: Option<PartitionPublisher<NatsStream>>,
 }
 
 impl TailRelay {
@@ -84,9 +85,10 @@ impl TailRelay {
             let name = StreamName::of(&slot, row.partition);
             name.ensure(&broker, relay).await?;
             let settled = row.settled.max(taken.seen);
+            let stream = NatsStream::new(&broker, name);
             let publisher = loop {
-                let name = name.clone();
-                match PartitionPublisher::open(&broker, name, epoch, settled, row.at_source).await {
+                let stream = stream.clone();
+                match PartitionPublisher::open(stream, epoch, settled, row.at_source).await {
                     Err(RelayInterruption::Away(error)) => {
                         let error = format!("{:#}", anyhow::Error::new(error));
                         tracing::warn!(error, "cannot take a stream over, trying again");

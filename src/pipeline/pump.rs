@@ -64,6 +64,7 @@ use crate::pipeline::pump::spans::ChangeSpans;
 use crate::pipeline::pump::waiting_rows::PumpBackfills;
 use crate::pipeline::pump::waiting_rows::narrow;
 use crate::pipeline::pump::waiting_rows::narrowed;
+use crate::pipeline::shutdown::is_stopped_soon;
 use crate::pipeline::table_counters::TableCounters;
 use crate::store::crash_records::WorkStage;
 
@@ -222,7 +223,7 @@ impl EventPump {
                 }
                 order = self.backfills.next() => {
                     let taken = self.take_order(order).await;
-                    if taken.is_err() && stop.is_cancelled() {
+                    if taken.is_err() && is_stopped_soon(&stop).await {
                         return Ok(());
                     }
                     taken?;
@@ -231,7 +232,7 @@ impl EventPump {
                 read = source.next(&mut captured) => read?,
                 () = pause(slice) => {
                     let sent = self.send_slice().await;
-                    if sent.is_err() && stop.is_cancelled() {
+                    if sent.is_err() && is_stopped_soon(&stop).await {
                         return Ok(());
                     }
                     sent?;
@@ -240,7 +241,7 @@ impl EventPump {
             }
             self.read_at = since_boot();
             let fed = self.feed(&mut captured, source.expects_more()).await;
-            if fed.is_err() && stop.is_cancelled() {
+            if fed.is_err() && is_stopped_soon(&stop).await {
                 // A lane that was full has been cut off. What it did not take comes again.
                 return Ok(());
             }
@@ -520,7 +521,7 @@ impl EventPump {
             }
             event.held = Some(self.hold(row.as_ref(), &event, &others).await?);
             self.record(&change, &event, &takers);
-            self.outbox.add(event, takers, others);
+            self.outbox.raise(rule, event, takers, others);
         }
         self.routed = routed;
         self.outbox.close(notes, change.position);

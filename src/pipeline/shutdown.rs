@@ -28,6 +28,9 @@ pub(crate) const AWAY_MAX: Duration = Duration::from_secs(2);
 /// The same for the ledger's last flush: the database may be away.
 const LAST_FLUSH: Duration = Duration::from_millis(600);
 
+/// How long whatever has ended may take to say why.
+const REASON_MAX: Duration = Duration::from_secs(1);
+
 /// The stages of a shutdown; see the picture of the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShutdownStages {
@@ -109,4 +112,10 @@ impl ShutdownStages {
         }
         Ok(())
     }
+}
+
+/// Whether walhook stops, now that a channel is closed. Who has ended at its other end has a reason, which is the
+/// one to be told, and gets the time to tell it.
+pub(crate) async fn is_stopped_soon(stop: &CancellationToken) -> bool {
+    tokio::time::timeout(REASON_MAX, stop.cancelled()).await.is_ok()
 }

@@ -12,23 +12,18 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::consumer::pull::Ordered;
-use async_nats::jetstream::consumer::pull::OrderedConfig;
 use bytes::Bytes;
-use futures_util::StreamExt;
 
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::relay::broker::BrokerConnection;
-use crate::relay::error::RelayError;
 use crate::relay::message;
 use crate::relay::message::MessageError;
 use crate::relay::message::MessageHead;
 use crate::relay::message::RelayedEvent;
+use crate::relay::partition_stream::PartitionStream;
+use crate::relay::partition_stream::ReadFault;
+use crate::relay::partition_stream::StreamMessage;
 use crate::relay::place::MessagePlace;
-use crate::relay::streams::StreamName;
 
 /// A stream that is silent for so long is looked at: it may have been made anew.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -49,9 +44,8 @@ pub(crate) enum FeedItem {
 }
 
 /// Reads the stream of a partition.
-pub(crate) struct PartitionFeed {
-    broker: BrokerConnection,
-    name: StreamName,
+pub(crate) struct PartitionFeed<S: PartitionStream> {
+    stream: S,
     /// Everything up to here has come, or is settled.
     last: MessagePlace,
     /// The epoch of the message that was read last.
@@ -59,24 +53,19 @@ pub(crate) struct PartitionFeed {
     /// The sequence of that message.
     sequence: u64,
     /// `None`: it is to be opened behind `sequence`.
-    messages: Option<Ordered>,
+    messages: Option<S::Messages>,
     /// Of an event that has not come whole.
     pieces: Vec<Bytes>,
-    /// The stream was read from its beginning because of a message that was missing at this place.
+    /// The stream was read from its beginning because of a message that was missing behind this place.
     lacking: Option<MessagePlace>,
     told: bool,
 }
 
-impl PartitionFeed {
+impl<S: PartitionStream> PartitionFeed<S> {
     /// Begins behind what is settled.
-    pub(crate) fn new(
-        broker: &BrokerConnection,
-        name: StreamName,
-        settled: Option<Position>,
-    ) -> Self {
+    pub(crate) fn new(stream: S, settled: Option<Position>) -> Self {
         Self {
-            broker: broker.clone(),
-            name,
+            stream,
             last: settled.map(MessagePlace::after).unwrap_or_default(),
             epoch: 0,
             sequence: 0,
@@ -102,31 +91,31 @@ impl PartitionFeed {
                 self.open().await;
                 continue;
             };
-            let message = match tokio::time::timeout(SILENCE, messages.next()).await {
-                Ok(Some(Ok(message))) => message,
-                Ok(Some(Err(error))) => {
-                    tracing::debug!(stream = %self.name.stream, %error, "the stream is opened anew");
+            let next = tokio::time::timeout(SILENCE, S::next(messages)).await;
+            match next {
+                Ok(Some(Ok((sequence, message)))) => {
+                    if let Some(item) = self.read(sequence, message)? {
+                        return Ok(item);
+                    }
+                }
+                Ok(Some(Err(ReadFault::Broken(error)))) => {
+                    tracing::debug!(
+                        stream = self.stream.name(),
+                        error,
+                        "the stream is opened anew"
+                    );
                     self.messages = None;
-                    continue;
                 }
-                Ok(None) => {
-                    self.messages = None;
-                    continue;
-                }
-                Err(_silent) => {
-                    self.look().await;
-                    continue;
-                }
-            };
-            if let Some(item) = self.read(&message)? {
-                return Ok(item);
+                Ok(Some(Err(ReadFault::Unreadable(error)))) => return Err(error),
+                Ok(None) => self.messages = None,
+                Err(_silent) => self.look().await,
             }
         }
     }
 
     /// Opens the stream behind what was read, or at its beginning.
     async fn open(&mut self) {
-        match self.try_open().await {
+        match self.stream.read_after(self.sequence).await {
             Ok(messages) => {
                 self.told = false;
                 self.messages = Some(messages);
@@ -134,31 +123,22 @@ impl PartitionFeed {
             Err(error) => {
                 if !std::mem::replace(&mut self.told, true) {
                     let error = format!("{:#}", anyhow::Error::new(error));
-                    tracing::warn!(stream = %self.name.stream, error, "cannot read the stream, trying again");
+                    tracing::warn!(
+                        stream = self.stream.name(),
+                        error,
+                        "cannot read the stream, trying again"
+                    );
                 }
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
 
-    async fn try_open(&mut self) -> Result<Ordered, RelayError> {
-        let stream = self.broker.jetstream.get_stream(&self.name.stream).await;
-        let stream = stream.map_err(|error| self.name.not_usable(&self.broker, error))?;
-        let deliver_policy = match self.sequence {
-            0 => DeliverPolicy::All,
-            last => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
-        };
-        let config = OrderedConfig { deliver_policy, ..OrderedConfig::default() };
-        let consumer = stream.create_consumer(config).await;
-        let consumer = consumer.map_err(|error| self.name.not_usable(&self.broker, error))?;
-        consumer.messages().await.map_err(|error| self.name.not_usable(&self.broker, error))
-    }
-
     /// Begins anew where the stream holds less than was read of it: it was made anew, or put back. Where it holds
     /// more, whoever was to send it has gone with a node of the broker: the client itself would wait for half a minute.
     async fn look(&mut self) {
-        let Ok(Some(info)) = self.name.info(&self.broker).await else { return };
-        match info.state.last_sequence.cmp(&self.sequence) {
+        let Ok(Some(last)) = self.stream.last_sequence().await else { return };
+        match last.cmp(&self.sequence) {
             Ordering::Less => self.begin_anew(),
             Ordering::Equal => {}
             Ordering::Greater => self.messages = None,
@@ -171,11 +151,13 @@ impl PartitionFeed {
     }
 
     /// Takes in a message; `None` if nothing follows from it.
-    fn read(&mut self, message: &jetstream::Message) -> Result<Option<FeedItem>, MessageError> {
-        let head = MessageHead::read(message.headers.as_ref())?;
-        if let Ok(info) = message.info() {
-            self.sequence = info.stream_sequence;
-        }
+    fn read(
+        &mut self,
+        sequence: u64,
+        message: StreamMessage,
+    ) -> Result<Option<FeedItem>, MessageError> {
+        let head = message.head;
+        self.sequence = sequence;
         if head.epoch < self.epoch {
             return Ok(None); // of one who has lost the slot
         }
@@ -188,14 +170,13 @@ impl PartitionFeed {
         if head.after > self.last || head.mark.is_none() && nth > 1 && !is_next {
             return Ok(self.lacks(head));
         }
-        self.lacking = None;
         if let Some(end) = head.mark {
             return Ok(Some(FeedItem::Mark(end)));
         }
         if nth == 1 {
             self.pieces.clear();
         }
-        self.pieces.push(message.payload.clone());
+        self.pieces.push(message.payload);
         if nth < of {
             return Ok(None);
         }

@@ -312,6 +312,7 @@ mod tests {
     use super::*;
     use crate::flow::body::BodyPart;
     use crate::flow::event::IdOrigin;
+    use crate::flow::event::RuleIndex;
     use proptest::prelude::*;
 
     fn event(commit: u64, keys: EventKeys, text: &str) -> Event {
@@ -389,7 +390,7 @@ mod tests {
         let id = EventId::new(at(8), IdOrigin::new(7, "order"));
         let head = MessageHead {
             epoch: 4,
-            place: MessagePlace::first_of(at(8)),
+            place: MessagePlace::of(at(8), RuleIndex(0)),
             after: MessagePlace::after(at(7)),
             mark: None,
             piece: (2, 3),

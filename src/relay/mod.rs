@@ -14,7 +14,9 @@
 //! | `feed` | Reads the events of one partition |
 //! | `inspection` | What the broker can do for us, tried out |
 //! | `message` | Events as messages, and messages as events |
+//! | `nats_stream` | The stream of one partition in NATS JetStream |
 //! | `outgoing` | What goes to the publishers of the partitions |
+//! | `partition_stream` | The stream of one partition, as its writer and its reader use it |
 //! | `place` | Where a message stands among those of its partition |
 //! | `publisher` | Publishes the events of one partition |
 //! | `streams` | The streams of the partitions: their names, and what they have to be |
@@ -24,7 +26,9 @@ pub(crate) mod error;
 pub(crate) mod feed;
 pub(crate) mod inspection;
 pub(crate) mod message;
+pub(crate) mod nats_stream;
 pub(crate) mod outgoing;
+pub(crate) mod partition_stream;
 pub(crate) mod place;
 pub(crate) mod publisher;
 pub(crate) mod streams;

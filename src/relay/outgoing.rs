@@ -6,6 +6,7 @@ use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
 use crate::flow::settlement::EndpointIndex;
 use crate::relay::message::RelayedShape;
+use crate::relay::place::MessagePlace;
 
 /// Handed over in commit order.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) enum Outgoing {
 /// An event for some endpoints of one partition.
 #[derive(Debug)]
 pub(crate) struct OutgoingEvent {
+    pub(crate) place: MessagePlace,
     pub(crate) event: Arc<Event>,
     pub(crate) shapes: Vec<RelayedShape>,
     /// The takers of all shapes, as the tail counts them.

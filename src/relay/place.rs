@@ -3,43 +3,40 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 
-/// The position of a change, and which of the change's events for the partition it is. The same change always
-/// has the same places, whoever reads it.
+/// The greatest number of a rule that a place can tell from what stands behind all of them.
+const RULE_MAX: u16 = u16::MAX - 1;
+
+/// The position of a change, and the number of the rule that raised the event. The same event always has the same
+/// place, whoever reads it: a tail that begins anew may leave out others of the change, which have expired meanwhile
+/// or are settled.
 ///
 /// Written as hex digits whose order is that of the places: `0000000016b374d8000000010000`.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct MessagePlace {
     position: Position,
-    nth: u16,
+    rule: u16,
 }
 
 impl MessagePlace {
-    /// Of the first event of a change.
-    pub(crate) const fn first_of(position: Position) -> Self {
-        Self { position, nth: 0 }
+    /// Of the event that a rule raises from the change.
+    pub(crate) fn of(position: Position, rule: RuleIndex) -> Self {
+        Self { position, rule: u16::try_from(rule.0).unwrap_or(RULE_MAX).min(RULE_MAX) }
     }
 
     /// Behind all events of a change.
     pub(crate) const fn after(position: Position) -> Self {
-        Self { position, nth: u16::MAX }
-    }
-
-    /// Of the next event of the change at `position`, where this one was the last before.
-    pub(crate) fn following(self, position: Position) -> Self {
-        match self.position == position {
-            true => Self { position, nth: self.nth.saturating_add(1) },
-            false => Self::first_of(position),
-        }
+        Self { position, rule: u16::MAX }
     }
 }
 
 impl fmt::Display for MessagePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Position { commit, ordinal } = self.position;
-        write!(f, "{:016x}{ordinal:08x}{:04x}", commit.raw(), self.nth)
+        write!(f, "{:016x}{ordinal:08x}{:04x}", commit.raw(), self.rule)
     }
 }
 
@@ -59,8 +56,8 @@ impl FromStr for MessagePlace {
             let part = |from, to| text.get(from..to).filter(|_| digits);
             let commit = Lsn::from_raw(u64::from_str_radix(part(0, 16)?, 16).ok()?);
             let ordinal = u32::from_str_radix(part(16, 24)?, 16).ok()?;
-            let nth = u16::from_str_radix(part(24, 28)?, 16).ok()?;
-            Some(Self { position: Position { commit, ordinal }, nth })
+            let rule = u16::from_str_radix(part(24, 28)?, 16).ok()?;
+            Some(Self { position: Position { commit, ordinal }, rule })
         };
         parse().ok_or_else(|| ParsePlaceError { given: text.to_owned() })
     }
@@ -72,9 +69,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn place() -> impl Strategy<Value = MessagePlace> {
-        (any::<u64>(), any::<u32>(), any::<u16>()).prop_map(|(commit, ordinal, nth)| MessagePlace {
-            position: Position { commit: Lsn::from_raw(commit), ordinal },
-            nth,
+        (any::<u64>(), any::<u32>(), any::<u16>()).prop_map(|(commit, ordinal, rule)| {
+            MessagePlace { position: Position { commit: Lsn::from_raw(commit), ordinal }, rule }
         })
     }
 
@@ -92,12 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn events_of_a_change_follow_one_another_and_stand_before_its_end() {
+    fn events_of_a_change_stand_in_the_order_of_their_rules_and_before_its_end() {
         let at = |commit| Position { commit: Lsn::from_raw(commit), ordinal: 0 };
-        let first = MessagePlace::default().following(at(7));
-        let second = first.following(at(7));
-        assert_eq!(first, MessagePlace::first_of(at(7)));
+        let [first, second] = [0, 1].map(|rule| MessagePlace::of(at(7), RuleIndex(rule)));
         assert!(first < second && second < MessagePlace::after(at(7)));
-        assert!(MessagePlace::after(at(7)) < second.following(at(8)));
+        let last = MessagePlace::of(at(7), RuleIndex(usize::MAX));
+        assert!(second < last && last < MessagePlace::after(at(7)));
+        assert!(MessagePlace::after(at(7)) < MessagePlace::of(at(8), RuleIndex(0)));
     }
 }

@@ -15,14 +15,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use async_nats::jetstream::context::PublishAckFuture;
-use async_nats::jetstream::context::PublishError;
-use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
@@ -37,14 +31,16 @@ use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::RelayedDelivery;
-use crate::relay::broker::BrokerConnection;
 use crate::relay::error::RelayInterruption;
 use crate::relay::message;
 use crate::relay::message::MessageHead;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::outgoing::OutgoingEvent;
+use crate::relay::partition_stream::Acknowledgement;
+use crate::relay::partition_stream::PartitionStream;
+use crate::relay::partition_stream::PublishRefusal;
+use crate::relay::partition_stream::StreamMessage;
 use crate::relay::place::MessagePlace;
-use crate::relay::streams::StreamName;
 
 /// Messages, and bytes of them, that are on their way at once.
 const UNACKED_MAX: usize = 512;
@@ -57,38 +53,32 @@ const UNSETTLED_MAX: usize = 32_768;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_CAP: Duration = Duration::from_secs(1);
 
-/// How often what is settled is purged.
+/// How often what is settled is purged, and what is not is asked for.
 const PURGE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end waits for acknowledgements.
 const LAST_ACKS: Duration = Duration::from_secs(2);
 
 /// The one who writes the stream of a partition.
-pub(crate) struct PartitionPublisher {
-    broker: BrokerConnection,
-    name: StreamName,
+pub(crate) struct PartitionPublisher<S: PartitionStream> {
+    stream: S,
     epoch: i64,
     /// Of the last message that was made.
     last: MessagePlace,
     /// The sequence of the last message that is known to be in the stream.
     acknowledged: u64,
     /// Made, and not known to be there, in order.
-    unacked: VecDeque<UnackedMessage>,
+    unacked: VecDeque<StreamMessage>,
     unacked_bytes: usize,
-    acks: FuturesOrdered<BoxFuture<'static, Result<u64, PublishError>>>,
+    acks: FuturesOrdered<Acknowledgement>,
     /// In the stream or on the way there, and not settled by the owner.
     sent: VecDeque<SentEvent>,
     /// Messages before this sequence are settled.
     settled_before: u64,
     purged_before: u64,
+    /// The last sequence when it was last looked at.
+    quiet_since: u64,
     retry: Backoff,
-}
-
-/// A message on its way.
-struct UnackedMessage {
-    head: MessageHead,
-    headers: HeaderMap,
-    payload: Bytes,
 }
 
 /// What is kept of an event until it is settled.
@@ -101,22 +91,20 @@ struct SentEvent {
     stream_sequence: u64,
 }
 
-impl PartitionPublisher {
+impl<S: PartitionStream> PartitionPublisher<S> {
     /// Opens the stream for `epoch`: from here on no message of an earlier one is taken. What is up to `settled`
     /// is not sent again. `purged`: what the stream holds is nobody's any more.
     ///
     /// # Errors
     /// The stream cannot be written, or a later epoch writes it.
     pub(crate) async fn open(
-        broker: &BrokerConnection,
-        name: StreamName,
+        stream: S,
         epoch: i64,
         settled: Option<Position>,
         purged: bool,
     ) -> Result<Self, RelayInterruption> {
         let mut publisher = Self {
-            broker: broker.clone(),
-            name,
+            stream,
             epoch,
             last: settled.map(MessagePlace::after).unwrap_or_default(),
             acknowledged: 0,
@@ -126,12 +114,15 @@ impl PartitionPublisher {
             sent: VecDeque::new(),
             settled_before: 0,
             purged_before: 0,
+            quiet_since: 0,
             retry: Backoff::new(RETRY_FIRST, RETRY_CAP),
         };
-        if purged {
-            publisher.purge_all().await?;
-        }
         publisher.take_over().await?;
+        if purged {
+            // Not before it is known that the stream is ours: who was frozen for too long would purge another's.
+            let before = Some(publisher.acknowledged);
+            publisher.stream.purge(before).await.map_err(RelayInterruption::Away)?;
+        }
         Ok(publisher)
     }
 
@@ -154,19 +145,22 @@ impl PartitionPublisher {
             tokio::select! {
                 biased;
                 Some(ack) = self.acks.next() => self.acknowledge(ack).await?,
-                Ok(()) = settled.changed() => {
-                    let settled = *settled.borrow_and_update();
-                    if let Some(report) = self.settle(settled)
-                        && reports.send(report).await.is_err()
-                    {
-                        return Ok(()); // the ledger has ended, and says why
-                    }
-                }
+                Ok(()) = settled.changed() => {}
                 batch = outgoing.recv(), if has_room => match batch {
                     Some(batch) => self.take(batch).await?,
                     None => break,
                 },
-                _ = purges.tick() => self.purge().await,
+                _ = purges.tick() => {
+                    self.purge().await;
+                    self.ask_for_gaps().await?;
+                }
+            }
+            // What was just sent may be settled already: its owner had it from an earlier tail.
+            let known = *settled.borrow_and_update();
+            if let Some(report) = self.settle(known)
+                && reports.send(report).await.is_err()
+            {
+                return Ok(()); // the ledger has ended, and says why
             }
         }
         let deadline = Instant::now() + LAST_ACKS;
@@ -192,17 +186,16 @@ impl PartitionPublisher {
     }
 
     async fn event(&mut self, outgoing: &OutgoingEvent) -> Result<(), RelayInterruption> {
-        let OutgoingEvent { event, shapes, endpoints } = outgoing;
+        let OutgoingEvent { place, event, shapes, endpoints } = outgoing;
         let pieces = message::encode(event, shapes).map_err(|cause| {
             RelayInterruption::Unsendable { event: event.id.to_string(), cause }
         })?;
-        let place = self.last.following(event.position);
         let of = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
         for (nth, piece) in (1..).zip(pieces) {
-            let head = self.head(place, None, (nth, of));
+            let head = self.head(*place, None, (nth, of));
             self.send(head, Some(event.id), piece).await?;
         }
-        self.last = place;
+        self.last = *place;
         self.sent.push_back(SentEvent {
             position: event.position,
             sequence: event.sequence,
@@ -223,9 +216,8 @@ impl PartitionPublisher {
         id: Option<EventId>,
         payload: Bytes,
     ) -> Result<(), RelayInterruption> {
-        let headers = head.headers(id);
         self.unacked_bytes += payload.len();
-        self.unacked.push_back(UnackedMessage { head, headers, payload });
+        self.unacked.push_back(StreamMessage { head, id, payload });
         if self.publish(self.unacked.len() - 1).await.is_err() {
             self.recover().await?;
         }
@@ -233,17 +225,16 @@ impl PartitionPublisher {
     }
 
     /// Publishes the message at this place of `unacked`.
-    async fn publish(&mut self, nth: usize) -> Result<(), PublishError> {
+    async fn publish(&mut self, nth: usize) -> Result<(), PublishRefusal> {
         let Some(message) = self.unacked.get(nth) else { return Ok(()) };
         let expected = self.acknowledged + nth as u64;
-        let sent = publish(&self.broker, &self.name, message, expected).await?;
-        self.acks.push_back(Box::pin(async move { Ok(sent.await?.sequence) }));
+        self.acks.push_back(self.stream.publish(message, expected).await?);
         Ok(())
     }
 
     async fn acknowledge(
         &mut self,
-        ack: Result<u64, PublishError>,
+        ack: Result<u64, PublishRefusal>,
     ) -> Result<(), RelayInterruption> {
         match ack {
             Ok(sequence) if sequence == self.acknowledged + 1 => {
@@ -253,7 +244,7 @@ impl PartitionPublisher {
             }
             Ok(_) => self.recover().await,
             Err(error) => {
-                tracing::debug!(stream = %self.name.stream, %error, "a message was not taken");
+                tracing::debug!(stream = self.stream.name(), %error, "a message was not taken");
                 self.recover().await
             }
         }
@@ -280,7 +271,11 @@ impl PartitionPublisher {
                 Err(RelayInterruption::Away(error)) => {
                     if !std::mem::replace(&mut told, true) {
                         let error = format!("{:#}", anyhow::Error::new(error));
-                        tracing::warn!(stream = %self.name.stream, error, "the broker takes nothing, trying again");
+                        tracing::warn!(
+                            stream = self.stream.name(),
+                            error,
+                            "the broker takes nothing, trying again"
+                        );
                     }
                     continue;
                 }
@@ -298,7 +293,8 @@ impl PartitionPublisher {
 
     /// Compares what the stream holds with what was sent.
     async fn compare(&mut self) -> Result<(), RelayInterruption> {
-        let Some(last) = self.last_sequence().await? else {
+        let last = self.stream.last_sequence().await.map_err(RelayInterruption::Away)?;
+        let Some(last) = last else {
             return Err(self.lost("it is gone"));
         };
         let Some(more) = last.checked_sub(self.acknowledged) else {
@@ -312,7 +308,7 @@ impl PartitionPublisher {
         if self.unacked.get(nth).is_none_or(|message| Some(message.head) != head) {
             return Err(match head {
                 Some(head) if head.epoch > self.epoch => {
-                    RelayInterruption::Fenced { stream: self.name.stream.clone() }
+                    RelayInterruption::Fenced { stream: self.stream.name().to_owned() }
                 }
                 Some(_) | None => self.lost("it holds a message that was not sent now"),
             });
@@ -324,13 +320,7 @@ impl PartitionPublisher {
     }
 
     fn lost(&self, what: &'static str) -> RelayInterruption {
-        RelayInterruption::Lost { stream: self.name.stream.clone(), what }
-    }
-
-    /// The sequence of the last message that the stream took; `None` where there is no stream.
-    async fn last_sequence(&mut self) -> Result<Option<u64>, RelayInterruption> {
-        let info = self.name.info(&self.broker).await.map_err(RelayInterruption::Away)?;
-        Ok(info.map(|info| info.state.last_sequence))
+        RelayInterruption::Lost { stream: self.stream.name().to_owned(), what }
     }
 
     /// The head of the message with this sequence; `None` if it is gone or none of ours.
@@ -338,39 +328,33 @@ impl PartitionPublisher {
         if sequence == 0 {
             return Ok(None); // there never was one
         }
-        let found = self.name.message(&self.broker, sequence).await;
-        let found = found.map_err(RelayInterruption::Away)?;
-        Ok(found.and_then(|message| MessageHead::read(Some(&message.headers)).ok()))
+        self.stream.head_at(sequence).await.map_err(RelayInterruption::Away)
     }
 
     /// Publishes the first mark of the epoch: whoever sends under an earlier one is refused from here on.
     async fn take_over(&mut self) -> Result<(), RelayInterruption> {
         loop {
-            let last = self.last_sequence().await?;
+            let last = self.stream.last_sequence().await.map_err(RelayInterruption::Away)?;
             let last = last.ok_or_else(|| self.lost("it is gone"))?;
             if let Some(head) = self.head_at(last).await?
                 && head.epoch > self.epoch
             {
-                return Err(RelayInterruption::Fenced { stream: self.name.stream.clone() });
+                return Err(RelayInterruption::Fenced { stream: self.stream.name().to_owned() });
             }
             let head = self.head(self.last, Some(Lsn::ZERO), (1, 1));
-            let message =
-                UnackedMessage { head, headers: head.headers(None), payload: Bytes::new() };
-            let taken = match publish(&self.broker, &self.name, &message, last).await {
+            let message = StreamMessage { head, id: None, payload: Bytes::new() };
+            let taken = match self.stream.publish(&message, last).await {
                 Ok(sent) => sent.await,
                 Err(error) => Err(error),
             };
             match taken {
-                Ok(ack) => {
-                    self.acknowledged = ack.sequence;
+                Ok(sequence) => {
+                    self.acknowledged = sequence;
                     return Ok(());
                 }
                 // Somebody else was quicker: one more look.
-                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {}
-                Err(error) => {
-                    let error = self.name.not_usable(&self.broker, error);
-                    return Err(RelayInterruption::Away(error));
-                }
+                Err(PublishRefusal::WrongSequence) => {}
+                Err(PublishRefusal::Unknown(error)) => return Err(RelayInterruption::Away(error)),
             }
         }
     }
@@ -391,6 +375,18 @@ impl PartitionPublisher {
         (!relayed.is_empty()).then(|| LaneReport { relayed, ..LaneReport::default() })
     }
 
+    /// What is owed and does not come makes no difference to anybody while nothing else is sent: a broker may have
+    /// lost it. A mark shows both ends whether all is there that is before it.
+    async fn ask_for_gaps(&mut self) -> Result<(), RelayInterruption> {
+        let is_quiet = self.unacked.is_empty() && self.acknowledged == self.quiet_since;
+        if is_quiet && !self.sent.is_empty() {
+            let head = self.head(self.last, Some(Lsn::ZERO), (1, 1));
+            self.send(head, None, Bytes::new()).await?;
+        }
+        self.quiet_since = self.acknowledged + self.unacked.len() as u64;
+        Ok(())
+    }
+
     /// Purges what is settled. If it cannot, the next time does.
     async fn purge(&mut self) {
         // What is not known to be in the stream is not purged either.
@@ -398,29 +394,12 @@ impl PartitionPublisher {
         if before <= self.purged_before + 1 {
             return;
         }
-        match self.name.purge(&self.broker, Some(before)).await {
+        match self.stream.purge(Some(before)).await {
             Ok(()) => self.purged_before = before,
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
-                tracing::debug!(stream = %self.name.stream, error, "cannot purge what is settled");
+                tracing::debug!(stream = self.stream.name(), error, "cannot purge what is settled");
             }
         }
     }
-
-    async fn purge_all(&mut self) -> Result<(), RelayInterruption> {
-        self.name.purge(&self.broker, None).await.map_err(RelayInterruption::Away)
-    }
-}
-
-async fn publish(
-    broker: &BrokerConnection,
-    name: &StreamName,
-    message: &UnackedMessage,
-    expected: u64,
-) -> Result<PublishAckFuture, PublishError> {
-    let publish = PublishMessage::build()
-        .payload(message.payload.clone())
-        .headers(message.headers.clone())
-        .expected_last_sequence(expected);
-    broker.jetstream.send_publish(name.subject.clone(), publish).await
 }

@@ -15,6 +15,7 @@ use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::budget::MemoryPermit;
 use crate::flow::event::Event;
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
@@ -77,6 +78,23 @@ impl PumpOutbox {
         &self.filled
     }
 
+    /// As [`Self::add`], or to the publishers of the takers' partitions. The rule tells the events of a change apart.
+    pub(super) fn raise(
+        &mut self,
+        rule: RuleIndex,
+        mut event: Box<Event>,
+        takers: Arc<[EndpointIndex]>,
+        others: Vec<ShapedBody>,
+    ) {
+        let Some(relay) = &mut self.relay else { return self.add(event, takers, others) };
+        event.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let (position, committed) = (event.position, event.committed);
+        let table = Arc::clone(&event.table);
+        relay.add((rule, Arc::new(*event)), &takers, others);
+        self.opened.push(PumpReport::Event { position, committed, table, takers });
+    }
+
     /// Those of `others` among the takers get the event with their own body.
     pub(super) fn add(
         &mut self,
@@ -88,11 +106,6 @@ impl PumpOutbox {
         self.next_sequence += 1;
         let (position, committed) = (event.position, event.committed);
         let table = Arc::clone(&event.table);
-        if let Some(relay) = &mut self.relay {
-            relay.add(Arc::new(*event), &takers, others);
-            self.opened.push(PumpReport::Event { position, committed, table, takers });
-            return;
-        }
         let mut shaped = HashMap::new();
         for ShapedBody { body, endpoints } in others {
             let held = event.held.as_ref().and_then(HeldMemory::shared);

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::event::plan::ShapedBody;
 use crate::flow::budget::HeldMemory;
 use crate::flow::event::Event;
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::partition::PartitionNumber;
 use crate::flow::settlement::DeliveryOutcome;
@@ -24,6 +25,7 @@ use crate::flow::settlement::Settlement;
 use crate::relay::message::RelayedShape;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::outgoing::OutgoingEvent;
+use crate::relay::place::MessagePlace;
 
 /// While nothing comes for a partition, its owner hears so often how far the stream has come.
 const MARK_EVERY: Duration = Duration::from_secs(1);
@@ -85,10 +87,11 @@ impl RelayOutbox {
     /// Those of `others` among the takers get the event with their own body.
     pub(super) fn add(
         &mut self,
-        event: Arc<Event>,
+        (rule, event): (RuleIndex, Arc<Event>),
         takers: &[EndpointIndex],
         others: Vec<ShapedBody>,
     ) {
+        let place = MessagePlace::of(event.position, rule);
         let mut shapes: Vec<(_, Vec<EndpointIndex>)> =
             others.into_iter().map(|other| (other.body, other.endpoints)).collect();
         let is_other =
@@ -106,6 +109,7 @@ impl RelayOutbox {
             }
             for (partition, takers) in named {
                 let entry = outgoing.entry(partition).or_insert_with(|| OutgoingEvent {
+                    place,
                     event: Arc::clone(&event),
                     shapes: Vec::new(),
                     endpoints: Vec::new(),

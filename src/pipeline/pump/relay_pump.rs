@@ -26,11 +26,13 @@ use crate::flow::settlement::EndpointIndex;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::pipeline::shutdown::is_stopped_soon;
 use crate::relay::feed::FeedItem;
 use crate::relay::feed::PartitionFeed;
 use crate::relay::message::MessageError;
 use crate::relay::message::RelayedEvent;
 use crate::relay::message::RelayedShape;
+use crate::relay::partition_stream::PartitionStream;
 
 /// Items that are taken before lanes get what they brought.
 const BATCH_MAX: usize = 256;
@@ -45,8 +47,8 @@ pub(crate) trait LackedMessages {
 }
 
 /// Hands the events of one partition to its lanes.
-pub(crate) struct RelayPump<L> {
-    feed: PartitionFeed,
+pub(crate) struct RelayPump<S: PartitionStream, L> {
+    feed: PartitionFeed<S>,
     lacked: L,
     outbox: PumpOutbox,
     budget: MemoryBudget,
@@ -60,9 +62,9 @@ pub(crate) struct RelayPump<L> {
     open: Option<Position>,
 }
 
-impl<L: LackedMessages> RelayPump<L> {
+impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
     pub(crate) fn new(
-        feed: PartitionFeed,
+        feed: PartitionFeed<S>,
         lacked: L,
         outbox: PumpOutbox,
         budget: MemoryBudget,
@@ -94,7 +96,7 @@ impl<L: LackedMessages> RelayPump<L> {
                 () = stop.cancelled() => return Ok(()),
                 pumped = self.pump(item) => pumped,
             };
-            if pumped.is_err() && stop.is_cancelled() {
+            if pumped.is_err() && is_stopped_soon(&stop).await {
                 return Ok(());
             }
             pumped?;
@@ -179,7 +181,10 @@ impl<L: LackedMessages> RelayPump<L> {
     }
 
     async fn mark(&mut self, end: Lsn) -> anyhow::Result<()> {
-        self.close();
+        // The first mark of a tail knows of nothing yet: the one before may have died between two events of a change.
+        if self.open.is_some_and(|open| open.commit < end) {
+            self.close();
+        }
         self.outbox.hand_over().await?;
         self.outbox.rest().await?;
         if self.parked.is_some_and(|parked| end > parked.commit) {
