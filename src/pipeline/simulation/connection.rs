@@ -15,6 +15,7 @@ use crate::flow::settlement::AttemptHistory;
 use crate::flow::time::Timestamp;
 use crate::ledger::writer::FlushTarget;
 use crate::pipeline::simulation::model_state::ModelBacklogRow;
+use crate::pipeline::simulation::model_state::ModelHolding;
 use crate::pipeline::simulation::world::SharedWorld;
 use crate::store::error::StoreError;
 use crate::store::flush::StateFlush;
@@ -41,14 +42,14 @@ enum FlushFault {
 #[derive(Debug)]
 pub(super) struct ModelConnection {
     world: SharedWorld,
-    epoch: i64,
+    holding: ModelHolding,
     flushed: i64,
     is_open: bool,
 }
 
 impl ModelConnection {
-    pub(super) fn new(world: &SharedWorld, (epoch, flushed): (i64, i64)) -> Self {
-        Self { world: world.clone(), epoch, flushed, is_open: true }
+    pub(super) fn new(world: &SharedWorld, holding: ModelHolding) -> Self {
+        Self { world: world.clone(), holding, flushed: holding.flushed, is_open: true }
     }
 
     fn fault(&self) -> FlushFault {
@@ -58,7 +59,9 @@ impl ModelConnection {
         }
         let odds = world.scenario.flush_odds;
         let is_struck = world.strikes(odds);
-        world.state.is_troubled |= is_struck;
+        if is_struck {
+            world.trouble(self.world.run);
+        }
         match is_struck {
             true => world.dice.pick(&[
                 FlushFault::Slow,
@@ -74,21 +77,22 @@ impl ModelConnection {
 
     fn lost(&mut self, kind: io::ErrorKind) -> StateError {
         let mut world = self.world.lock();
-        world.state.is_troubled = true;
+        world.trouble(self.world.run);
         world.note(|_| format!("a flush fails: {kind}"));
         StoreError::Disconnected(io::Error::from(kind)).into()
     }
 
     fn apply(&self, number: i64, flush: &StateFlush) -> Result<(), StateError> {
         let mut world = self.world.lock();
-        let outcome = world.state.apply((self.epoch, number), flush);
+        let outcome = world.state.apply(self.holding, number, flush);
         world.note(|_| {
             let (parked, done, dead) =
                 (flush.parked.len(), flush.finished.len(), flush.dead.len());
             let again = flush.reparked.len();
             format!(
-                "flush {number}: settled {:?}, confirmed {:?}, parked {parked}, parked again {again}, \
+                "flush {number} of {}: settled {:?}, confirmed {:?}, parked {parked}, parked again {again}, \
                  finished {done}, dead {dead}, ahead {}: {outcome:?}",
+                self.holding.partition.raw(),
                 flush.settled,
                 flush.confirmed,
                 flush.ahead.len()
@@ -153,9 +157,7 @@ impl FlushTarget for ModelConnection {
         outcome?;
         self.flushed = number;
         let mut world = self.world.lock();
-        if std::mem::take(&mut world.state.is_troubled) {
-            world.state.well_since = world.now();
-        }
+        world.is_well(self.world.run);
         Ok(())
     }
 

@@ -34,13 +34,13 @@ impl Future for InterleavedStage {
     type Output = StageEnd;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<StageEnd> {
-        match self.world.turn() {
+        match self.world.turn(context.waker()) {
             StageTurn::Go => self.stage.as_mut().poll(context),
             StageTurn::Defer => {
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
-            StageTurn::Crash => Poll::Pending,
+            StageTurn::Freeze | StageTurn::Crash => Poll::Pending,
         }
     }
 }

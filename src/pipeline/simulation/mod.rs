@@ -23,6 +23,15 @@
 //!   answered is settled within two flushes, and by a clean end;
 //! - the books balance with each flush, are right at the end, and the metrics show them.
 //!
+//! Where one process reads and others deliver, members run side by side, each killed, frozen or stopped by itself:
+//!
+//! ```text
+//! [wal] ─ source ─▶ PUMP ─▶ PUBLISHERS ─▶ [model_broker] ─▶ FEEDS ─▶ PUMPS ─▶ LANES ─▶ receiver [oracle]
+//!                     └─ LEDGER ─▶ [model_state] ◀─ [model_leases] ─ LEDGERS ──┘
+//! ```
+//!
+//! and nobody sends to an endpoint that another member has by then.
+//!
 //! Known, and let pass: what was settled or parked beyond the settled prefix before a crash, and is too old when it
 //! is read again, is captured and expired in the books once more (`outcome`).
 //!
@@ -34,16 +43,21 @@
 //! | `dice` | Choices that a seed makes, and makes again |
 //! | `delivery` | An event on its way to one endpoint, and which others it concerns |
 //! | `interleave` | Lets stages run in any order, and end at any await |
+//! | `model_broker` | The broker: a stream for each partition |
+//! | `model_leases` | Who owns which partition, in the state |
 //! | `model_state` | The state as a flush writes it and a start reads it |
 //! | `operator` | What operators do with the endpoints of a run |
 //! | `oracle` | What every endpoint is owed, and what must hold of it |
 //! | `outcome` | One simulation from its seed to its end |
+//! | `owner` | One run of whoever delivers for a partition |
 //! | `process` | One run of walhook |
 //! | `receiver` | The receivers |
 //! | `registry` | The endpoints of one run |
+//! | `roles` | The lives of a tail and of those who deliver |
 //! | `scenario` | What one seed sets up |
 //! | `shown_books` | The books as the metrics of a run show them |
 //! | `source` | The replication connection |
+//! | `tail` | One run of the tail |
 //! | `tests` | Runs the seeds |
 //! | `wal` | The source's WAL |
 //! | `world` | What outlives a run of walhook |
@@ -54,16 +68,21 @@ mod connection;
 mod delivery;
 mod dice;
 mod interleave;
+mod model_broker;
+mod model_leases;
 mod model_state;
 mod operator;
 mod oracle;
 mod outcome;
+mod owner;
 mod process;
 mod receiver;
 mod registry;
+mod roles;
 mod scenario;
 mod shown_books;
 mod source;
+mod tail;
 mod tests;
 mod wal;
 mod world;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::partition::PartitionNumber;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::ParkReason;
 use crate::flow::time::Timestamp;
@@ -45,14 +47,37 @@ pub(super) struct ModelLetter {
     state: LetterState,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct ModelState {
+/// A row of `walhook.progress`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ModelProgress {
     pub(super) epoch: i64,
     flush: i64,
     pub(super) settled: Option<Position>,
+    /// The run that has the partition, or had it last, and until when; see `model_leases`.
+    pub(super) lease: Option<(usize, Duration)>,
+    pub(super) is_at_source: bool,
+    pub(super) rewind: i64,
+}
+
+/// The right to write for the slot, or for a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ModelHolding {
+    pub(super) partition: PartitionNumber,
+    pub(super) epoch: i64,
+    /// The number of the last flush.
+    pub(super) flushed: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ModelState {
+    /// The rows of `walhook.progress`: the source's, and those of its partitions.
+    pub(super) progress: BTreeMap<PartitionNumber, ModelProgress>,
+    /// How many partitions there are; `None` where nothing was ever shared.
+    pub(super) partitions: Option<NonZeroU16>,
     pub(super) confirmed: Lsn,
     pub(super) fronts: BTreeMap<Arc<str>, Position>,
-    pub(super) ahead: BTreeSet<(Arc<str>, EventId)>,
+    /// Each with the partition that wrote it.
+    pub(super) ahead: BTreeMap<(Arc<str>, EventId), PartitionNumber>,
     /// By endpoint.
     pub(super) backlog: BTreeMap<Arc<str>, BTreeMap<BacklogPosition, ModelBacklogRow>>,
     rows: HashMap<(Arc<str>, EventId), BacklogPosition>,
@@ -67,41 +92,54 @@ pub(super) struct ModelState {
     pub(super) present: BTreeSet<usize>,
     pub(super) leaving: BTreeSet<usize>,
     pub(super) removed: BTreeSet<usize>,
-    /// Since when nothing has gone wrong with it.
-    pub(super) well_since: Duration,
-    /// Something has, and no flush was committed since.
-    pub(super) is_troubled: bool,
 }
 
 impl ModelState {
-    /// Another run takes the slot.
-    pub(super) fn take(&mut self) -> (i64, i64) {
-        self.epoch += 1;
-        (self.epoch, self.flush)
+    /// Another run takes the slot, or a partition.
+    pub(super) fn take(&mut self, partition: PartitionNumber) -> ModelHolding {
+        let row = self.progress.entry(partition).or_default();
+        row.epoch += 1;
+        ModelHolding { partition, epoch: row.epoch, flushed: row.flush }
+    }
+
+    /// How far everything is settled of a partition, as its row says.
+    pub(super) fn settled(&self, partition: PartitionNumber) -> Option<Position> {
+        self.progress.get(&partition)?.settled
+    }
+
+    /// The partition of an endpoint.
+    pub(super) fn partition_of(&self, endpoint: &str) -> PartitionNumber {
+        self.partitions
+            .map_or(PartitionNumber::SOURCE, |count| PartitionNumber::of_endpoint(endpoint, count))
     }
 
     /// One transaction: `store::flush::commit`.
     pub(super) fn apply(
         &mut self,
-        (epoch, number): (i64, i64),
+        holding: ModelHolding,
+        number: i64,
         flush: &StateFlush,
     ) -> Result<(), StateError> {
         let slot = || String::from("walhook");
-        if self.epoch != epoch {
+        let ModelHolding { partition, epoch, .. } = holding;
+        let row = self.progress.entry(partition).or_default();
+        if row.epoch != epoch {
             return Err(StateError::Fenced { slot: slot(), holder: String::from("another run") });
         }
-        match self.flush {
+        match row.flush {
             stored if stored == number => return Ok(()), // committed before
-            stored if stored == number - 1 => self.flush = number,
+            stored if stored == number - 1 => row.flush = number,
             stored => return Err(StateError::OutOfOrder { slot: slot(), number, stored }),
         }
-        self.settled = flush.settled.or(self.settled);
+        row.settled = flush.settled.or(row.settled);
         self.confirmed = self.confirmed.max(flush.confirmed.unwrap_or_default());
         for row in &flush.finished {
             self.finish(&row.endpoint, row.event);
         }
         if let Some(settled) = flush.settled {
-            self.ahead.retain(|(_, id)| id.position().is_none_or(|position| position > settled));
+            self.ahead.retain(|(_, id), written| {
+                *written != partition || id.position().is_none_or(|position| position > settled)
+            });
         }
         for BookEntry { endpoint, table, count } in &flush.books {
             let line = self.books.entry((Arc::clone(endpoint), Arc::clone(table))).or_default();
@@ -112,7 +150,7 @@ impl ModelState {
         for (endpoint, front) in &flush.fronts {
             self.fronts.insert(Arc::clone(endpoint), *front);
         }
-        self.ahead.extend(flush.ahead.iter().cloned());
+        self.ahead.extend(flush.ahead.iter().cloned().map(|delivery| (delivery, partition)));
         for resent in &flush.resent {
             self.close_letter(resent);
         }
@@ -282,9 +320,10 @@ impl ModelState {
     /// Whether the state owes the delivery no more: a run that starts now never makes it again.
     pub(super) fn is_done(&self, endpoint: &str, event: EventId, position: Position) -> bool {
         let delivery = (Arc::from(endpoint), event);
-        let is_settled = self.settled.is_some_and(|settled| position <= settled)
+        let settled = self.settled(PartitionNumber::SOURCE);
+        let is_settled = settled.max(self.settled(self.partition_of(endpoint))) >= Some(position)
             || self.fronts.get(endpoint).is_some_and(|front| position < *front)
-            || self.ahead.contains(&delivery);
+            || self.ahead.contains_key(&delivery);
         is_settled && !self.rows.contains_key(&delivery)
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct DeliveryOracle {
     in_flight: Vec<BTreeSet<usize>>,
     /// By endpoint, what was sent in this run.
     sent: Vec<BTreeSet<usize>>,
+    /// By endpoint, the run that may send.
+    senders: Vec<usize>,
     /// Everything before it was looked at when it was confirmed.
     confirmed: Lsn,
     /// Endpoints that are no more.
@@ -99,6 +101,7 @@ impl DeliveryOracle {
             by_id,
             origins,
             unsettled,
+            senders: vec![0; nobody.len()],
             in_flight: nobody.clone(),
             sent: nobody,
             confirmed: Lsn::ZERO,
@@ -133,6 +136,10 @@ impl DeliveryOracle {
         (run, now): (usize, Duration),
     ) -> Result<Vec<usize>, String> {
         let mut members = Vec::new();
+        let sender = self.senders[endpoint];
+        if sender != run {
+            return Err(format!("run {run} sends to e{endpoint}, which run {sender} has"));
+        }
         for event in &lease.events {
             let at = self.find(endpoint, event)?;
             let body = event.body.complete(event.committed);
@@ -272,17 +279,12 @@ impl DeliveryOracle {
     /// A run has ended: what it had in memory is gone.
     pub(super) fn run_ended(
         &mut self,
-        run: usize,
+        (run, endpoints): (usize, &[usize]),
         now: Duration,
         well_since: Duration,
         is_clean: bool,
     ) -> Result<(), String> {
-        self.in_flight.iter_mut().for_each(BTreeSet::clear);
-        self.sent.iter_mut().for_each(BTreeSet::clear);
-        // Whatever was taken may come again, and need not come before what is newer.
-        for unsettled in &mut self.unsettled {
-            unsettled.retain(|_, at| self.deliveries[*at].accepted == 0);
-        }
+        self.forget_sent(endpoints);
         for &at in &self.open {
             let one = &self.deliveries[at];
             let Some((by, since)) = one.answered.filter(|_| !self.removed.contains(&one.endpoint))
@@ -299,6 +301,29 @@ impl DeliveryOracle {
             }
         }
         Ok(())
+    }
+
+    /// Somebody else sends to these endpoints from here on: whatever was taken may come again, and need not come
+    /// before what is newer.
+    fn forget_sent(&mut self, endpoints: &[usize]) {
+        for &endpoint in endpoints {
+            self.in_flight[endpoint].clear();
+            self.sent[endpoint].clear();
+            self.unsettled[endpoint].retain(|_, at| self.deliveries[*at].accepted == 0);
+        }
+    }
+
+    /// Whether this run may send to the endpoint.
+    pub(super) fn is_sender(&self, endpoint: usize, run: usize) -> bool {
+        self.senders[endpoint] == run
+    }
+
+    /// From here on this run alone may send to these endpoints.
+    pub(super) fn given_to(&mut self, run: usize, endpoints: &[usize]) {
+        self.forget_sent(endpoints);
+        for &endpoint in endpoints {
+            self.senders[endpoint] = run;
+        }
     }
 
     /// A flush was committed: whatever the state does not owe any more has to be where it belongs.

@@ -14,10 +14,12 @@ use crate::pipeline::simulation::delivery::is_routed;
 use crate::pipeline::simulation::dice::SeededDice;
 use crate::pipeline::simulation::process;
 use crate::pipeline::simulation::process::RunEnd;
+use crate::pipeline::simulation::roles;
 use crate::pipeline::simulation::scenario::PlannedEnd;
 use crate::pipeline::simulation::scenario::Scenario;
 use crate::pipeline::simulation::scenario::table_name;
 use crate::pipeline::simulation::shown_books::is_shown;
+use crate::pipeline::simulation::shown_books::is_shown_balanced;
 use crate::pipeline::simulation::world::STOPPED;
 use crate::pipeline::simulation::world::SharedWorld;
 use crate::pipeline::simulation::world::ShownRun;
@@ -62,13 +64,22 @@ pub(super) struct SimulationFailure {
     pub(super) story: String,
 }
 
+/// Who takes part in a simulation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Members {
+    /// One process reads and delivers.
+    One,
+    /// One reads, and others deliver.
+    Several,
+}
+
 /// Runs one seed. Of one that fails the story is told by running it again.
-pub(super) fn simulate(seed: u64) -> Result<SimulationSums, SimulationFailure> {
-    let failure = match traced(seed, StoryTelling::Nothing) {
+pub(super) fn simulate(members: Members, seed: u64) -> Result<SimulationSums, SimulationFailure> {
+    let failure = match traced(members, seed, StoryTelling::Nothing) {
         Ok((sums, _)) => return Ok(sums),
         Err(failure) => failure,
     };
-    match traced(seed, StoryTelling::AtTheEnd) {
+    match traced(members, seed, StoryTelling::AtTheEnd) {
         Err(again) if again.what == failure.what => Err(again),
         Err(again) => {
             let what = format!("{}; told again: {}", failure.what, again.what);
@@ -91,12 +102,16 @@ pub(super) enum StoryTelling {
 
 /// Runs one seed, and tells its story, if it is wanted.
 pub(super) fn traced(
+    members: Members,
     seed: u64,
     telling: StoryTelling,
 ) -> Result<(SimulationSums, Vec<String>), SimulationFailure> {
     fastrand::seed(seed);
     let mut dice = SeededDice::new(seed);
-    let scenario = Arc::new(Scenario::draw(&mut dice));
+    let scenario = Arc::new(match members {
+        Members::One => Scenario::draw(&mut dice),
+        Members::Several => Scenario::draw_roles(&mut dice),
+    });
     let settings = Arc::new(scenario.settings());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -123,7 +138,7 @@ pub(super) fn traced(
     let taken = |accepted: u32| usize::try_from(accepted).unwrap();
     let sums = SimulationSums {
         seeds: 1,
-        runs: world.run,
+        runs: world.run_count,
         deliveries: deliveries.len(),
         repeats: deliveries.iter().map(|one| taken(one.accepted.saturating_sub(1))).sum(),
     };
@@ -132,7 +147,15 @@ pub(super) fn traced(
 
 /// All runs, one after the other.
 async fn lives(world: &SharedWorld, settings: &Arc<Settings>) {
-    let ends = world.lock().scenario.ends.clone();
+    let (ends, roles) = {
+        let world = world.lock();
+        (world.scenario.ends.clone(), world.scenario.roles.clone())
+    };
+    if let Some(roles) = roles {
+        roles::lives(world, settings, &roles, drained(world)).await;
+        settled_at_last(world);
+        return;
+    }
     for end in ends {
         one_run(world, settings, Some(end)).await;
         if world.lock().failure.is_some() {
@@ -140,6 +163,10 @@ async fn lives(world: &SharedWorld, settings: &Arc<Settings>) {
         }
     }
     one_run(world, settings, None).await;
+    settled_at_last(world);
+}
+
+fn settled_at_last(world: &SharedWorld) {
     let mut world = world.lock();
     if world.failure.is_none() {
         let settled = is_settled(&world);
@@ -148,7 +175,9 @@ async fn lives(world: &SharedWorld, settings: &Arc<Settings>) {
 }
 
 async fn one_run(world: &SharedWorld, settings: &Arc<Settings>, end: Option<PlannedEnd>) {
-    world.lock().begin_run(end);
+    let world = &world.begin_run(end);
+    let endpoints: Vec<usize> = (0..world.lock().scenario.endpoints.len()).collect();
+    world.lock().oracle.given_to(world.run, &endpoints);
     let stop = CancellationToken::new();
     let watch = async {
         match end {
@@ -177,11 +206,16 @@ async fn one_run(world: &SharedWorld, settings: &Arc<Settings>, end: Option<Plan
         ended = process::run(world, settings, stop.clone()) => ended,
         killed = watch => killed,
     };
-    world.lock().end_run(match ended {
+    let how = match ended {
         RunEnd::Killed => "was killed",
         RunEnd::Stopped { in_time: true } => STOPPED,
         RunEnd::Stopped { in_time: false } => "has stopped, too late for all of it",
-    });
+        RunEnd::Failed(name, error) => {
+            world.lock().fail(format!("{name} failed: {error:#}"));
+            "has failed"
+        }
+    };
+    world.lock().end_run(world.run, how, &endpoints);
 }
 
 /// Makes all well when everything is written, and waits until all of it has arrived.
@@ -191,21 +225,24 @@ async fn drained(world: &SharedWorld) {
     tokio::time::sleep(left).await;
     let healed = {
         let mut world = world.lock();
-        world.is_healed = true;
-        world.note(|_| String::from("all is well"));
+        world.heal();
         world.now()
     };
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let mut world = world.lock();
         let Some(what) = what_waits(&world) else {
-            let shown = is_shown(&world);
+            // Of several members each shows what it has counted itself.
+            let shown = match world.scenario.roles {
+                None => is_shown(&world),
+                Some(_) => is_shown_balanced(&world),
+            };
             world.check(shown);
             return;
         };
         if world.now() > healed + DRAINED_WITHIN {
-            let lanes = world.shown.as_ref().map(ShownRun::lines);
-            let what = format!("it does not come to an end: {what}; {}", lanes.unwrap_or_default());
+            let lanes: Vec<String> = world.all_shown().map(ShownRun::lines).collect();
+            let what = format!("it does not come to an end: {what}; {}", lanes.join("; "));
             world.fail(what);
             return;
         }

@@ -22,7 +22,9 @@ use crate::config::configuration::Settings;
 use crate::event::route::EventRouter;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
-use crate::flow::watermark::PumpReport;
+use crate::flow::lsn::Position;
+use crate::flow::partition::PartitionNumber;
+use crate::flow::settlement::LaneReport;
 use crate::lane::overflow_delay::WalHold;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerParts;
@@ -33,12 +35,13 @@ use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::PushStats;
 use crate::ledger::writer::StateWriter;
 use crate::pipeline::already_settled::AlreadySettled;
-use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::pump::EventPump;
 use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::pipeline::shutdown::ShutdownStages;
 use crate::pipeline::simulation::connection::ModelConnection;
 use crate::pipeline::simulation::interleave::InterleavedStage;
+use crate::pipeline::simulation::model_state::ModelHolding;
 use crate::pipeline::simulation::oracle::SYSTEM;
 use crate::pipeline::simulation::registry::LaneTerms;
 use crate::pipeline::simulation::registry::ModelRegistry;
@@ -48,77 +51,98 @@ use crate::pipeline::simulation::source::ModelSource;
 use crate::pipeline::simulation::world::SharedWorld;
 use crate::pipeline::simulation::world::ShownRun;
 use crate::pipeline::table_counters::TableCounters;
+use crate::store::books::BookEntry;
+use crate::store::books::CommonCounts;
+use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::WalhookMetrics;
 
 /// As `app` has them.
-const OPENED_MAX: usize = 64;
-const REPORTS_MAX: usize = 16;
+pub(super) const OPENED_MAX: usize = 64;
+pub(super) const REPORTS_MAX: usize = 16;
 
 /// `[shutdown] grace`: more than any request takes.
-const GRACE: Duration = Duration::from_secs(8);
+pub(super) const GRACE: Duration = Duration::from_secs(8);
 
 /// How often the source's server is asked for the time and the slot.
 const OBSERVED_EVERY: Duration = Duration::from_millis(100);
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub(super) enum RunEnd {
     Killed,
     /// Everything that was known has been written down, if `in_time`.
     Stopped {
         in_time: bool,
     },
+    /// A stage has failed.
+    Failed(&'static str, anyhow::Error),
 }
 
 /// What the stages of a run share.
-struct RunParts {
-    world: SharedWorld,
-    settings: Arc<Settings>,
-    metrics: WalhookMetrics,
-    clock: DatabaseClock,
-    budget: MemoryBudget,
-    hold: WalHold,
-    may_send: Arc<AtomicBool>,
-    shutdown: ShutdownStages,
-    stop: CancellationToken,
+pub(super) struct RunParts {
+    pub(super) world: SharedWorld,
+    pub(super) settings: Arc<Settings>,
+    pub(super) metrics: WalhookMetrics,
+    pub(super) clock: DatabaseClock,
+    pub(super) budget: MemoryBudget,
+    pub(super) hold: WalHold,
+    pub(super) shutdown: ShutdownStages,
+    pub(super) stop: CancellationToken,
 }
 
-/// Runs walhook until the world kills it, or `stop` is cancelled and it has ended.
+/// Where the stages of a run go as they start, and whether all was written down when it ended.
+pub(super) struct StagesOfRun {
+    pub(super) stages: mpsc::Sender<InterleavedStage>,
+    pub(super) in_time: Arc<AtomicBool>,
+}
+
+/// Runs walhook, which reads the slot and delivers, until the world kills it, or `stop` is cancelled and it has
+/// ended.
 pub(super) async fn run(
     world: &SharedWorld,
     settings: &Arc<Settings>,
     stop: CancellationToken,
 ) -> RunEnd {
+    let parts = RunParts::new(world, settings, stop.clone());
+    run_stages(world, stop, |started| join(parts, started)).await
+}
+
+/// Runs what `join` starts.
+pub(super) async fn run_stages<J>(
+    world: &SharedWorld,
+    stop: CancellationToken,
+    join: impl FnOnce(StagesOfRun) -> J,
+) -> RunEnd
+where
+    J: Future<Output = anyhow::Result<()>> + 'static,
+{
     let mut stages: FuturesUnordered<InterleavedStage> = FuturesUnordered::new();
     let (stages_in, mut more) = mpsc::channel(64);
     let in_time = Arc::new(AtomicBool::new(false));
-    let all = join(RunParts::new(world, settings, stop.clone()), stages_in, Arc::clone(&in_time));
+    let all = join(StagesOfRun { stages: stages_in, in_time: Arc::clone(&in_time) });
     stages.push(InterleavedStage::new(world, "the start", all));
     loop {
         tokio::select! {
             biased;
-            () = world.crashed.notified() => if world.lock().is_crashing() {
+            () = world.crashed.notified() => if world.lock().is_crashing(world.run) {
                 return RunEnd::Killed;
             },
             Some(stage) = more.recv() => stages.push(stage),
             ended = stages.next() => match ended {
                 Some((_, Ok(()))) => {}
                 // Who is stopped while the state is away loses what it had, and says so.
-                Some((_, Err(_))) if stop.is_cancelled() && world.lock().is_state_ill() => {
+                Some((_, Err(_))) if stop.is_cancelled() && world.lock().is_state_ill(world.run) => {
                     return RunEnd::Stopped { in_time: false };
                 }
-                Some((name, Err(error))) => {
-                    world.lock().fail(format!("{name} failed: {error:#}"));
-                    return RunEnd::Killed;
-                }
+                Some((name, Err(error))) => return RunEnd::Failed(name, error),
                 None if stop.is_cancelled() => {
                     let in_time = in_time.load(Ordering::Relaxed);
                     return RunEnd::Stopped { in_time };
                 }
                 None => {
-                    world.lock().fail("all stages have ended, and nobody asked them to");
-                    return RunEnd::Killed;
+                    let error = anyhow::anyhow!("they have ended, and nobody asked them to");
+                    return RunEnd::Failed("all stages", error);
                 }
             },
         }
@@ -126,7 +150,11 @@ pub(super) async fn run(
 }
 
 impl RunParts {
-    fn new(world: &SharedWorld, settings: &Arc<Settings>, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        world: &SharedWorld,
+        settings: &Arc<Settings>,
+        stop: CancellationToken,
+    ) -> Self {
         let (budget, hold) = {
             let world = world.lock();
             let scenario = &world.scenario;
@@ -145,56 +173,123 @@ impl RunParts {
             clock: DatabaseClock::new(settings.longest_life()),
             budget,
             hold,
-            may_send: Arc::default(),
             shutdown: ShutdownStages::default(),
             stop,
         }
     }
+
+    /// What its lanes have in common: those of these endpoints alone, if any are named.
+    pub(super) fn lanes(
+        &self,
+        (may_send, reports): (Arc<dyn Fn() -> bool + Send + Sync>, mpsc::Sender<LaneReport>),
+        stages: &mpsc::Sender<InterleavedStage>,
+        own: Option<Arc<[usize]>>,
+    ) -> LaneTerms {
+        LaneTerms {
+            world: self.world.clone(),
+            settings: Arc::clone(&self.settings),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            budget: self.budget.clone(),
+            may_send,
+            reports,
+            shutdown: self.shutdown.clone(),
+            stages: stages.clone(),
+            own,
+        }
+    }
+
+    pub(super) fn show(&self) {
+        let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
+        let shown = ShownRun { metrics, budget, lanes: BTreeMap::new() };
+        self.world.lock().show(self.world.run, shown);
+    }
 }
 
 /// Takes the state up and starts the stages.
-async fn join(
-    parts: RunParts,
-    stages: mpsc::Sender<InterleavedStage>,
-    in_time: Arc<AtomicBool>,
-) -> anyhow::Result<()> {
+async fn join(parts: RunParts, started: StagesOfRun) -> anyhow::Result<()> {
     let world = parts.world.clone();
     world.pass(0..20).await;
-    let taken = world.lock().state.take();
+    let holding = world.lock().state.take(PartitionNumber::SOURCE);
     world.point("the state was taken up").await;
     world.pass(0..20).await;
-    let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+    let books = {
+        let world = world.lock();
+        let state = &world.state;
+        LedgerStart {
+            stored: state.confirmed,
+            books: state.balance(),
+            common: state.common.clone(),
+            totals: state.totals,
+            settled_is_awaited: false,
+        }
+    };
+    let resumed = |registry: &ModelRegistry| {
+        let world = registry.terms.world.lock();
+        let state = &world.state;
+        let fronts =
+            state.fronts.iter().filter_map(|(name, at)| Some((registry.index(name)?, *at)));
+        let ahead = state.ahead.keys().filter_map(|(name, id)| Some((registry.index(name)?, *id)));
+        let seen = state.settled(PartitionNumber::SOURCE);
+        (seen, AlreadySettled::new(fronts, ahead), state.parked())
+    };
+    join_source(parts, started, (holding, books), (reports_in, reports), (None, resumed)).await
+}
+
+/// What the ledger of a run begins with.
+pub(super) struct LedgerStart {
+    pub(super) stored: Lsn,
+    pub(super) books: Vec<BookEntry>,
+    pub(super) common: CommonCounts,
+    pub(super) totals: PushTotals,
+    pub(super) settled_is_awaited: bool,
+}
+
+/// Where a source was left.
+pub(super) type ResumedSource = (Option<Position>, AlreadySettled, Option<Position>);
+
+/// Starts the stages of whoever has the slot. Events go to its lanes, or to `relay`.
+pub(super) async fn join_source(
+    parts: RunParts,
+    started: StagesOfRun,
+    (holding, books): (ModelHolding, LedgerStart),
+    (reports_in, reports): (mpsc::Sender<LaneReport>, mpsc::Receiver<LaneReport>),
+    (relay, resumed): (Option<RelayOutbox>, impl FnOnce(&ModelRegistry) -> ResumedSource),
+) -> anyhow::Result<()> {
+    let StagesOfRun { stages, in_time } = started;
+    let world = parts.world.clone();
+    let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (edits_in, edits) = mpsc::channel(2);
-    let (turns_in, turns) = mpsc::channel(2);
+    let (turns_in, mut turns) = mpsc::channel(2);
     let (writable_in, writable) = watch::channel(true);
     let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
     let (ended_in, ledger_ended) = oneshot::channel();
-    let lanes = LaneTerms {
-        world: world.clone(),
-        settings: Arc::clone(&parts.settings),
-        metrics: parts.metrics.clone(),
-        clock: parts.clock.clone(),
-        budget: parts.budget.clone(),
-        may_send: Arc::clone(&parts.may_send),
-        reports: reports_in,
-        shutdown: parts.shutdown.clone(),
-        stages: stages.clone(),
-    };
-    let (metrics, budget) = (parts.metrics.clone(), parts.budget.clone());
-    world.lock().shown = Some(ShownRun { metrics, budget, lanes: BTreeMap::new() });
-    let ledger = ledger(&parts, taken, writable_in, confirmed_in);
+    let is_connected = Arc::new(AtomicBool::new(false));
+    let may_send = Arc::clone(&is_connected);
+    let may_send = Arc::new(move || may_send.load(Ordering::Relaxed));
+    let lanes = parts.lanes((may_send, reports_in), &stages, None);
+    parts.show();
+    let ledger = ledger(&parts, holding, books, (writable_in, confirmed_in));
     let patience = parts.shutdown.clone().patience(parts.stop.clone(), writable.clone());
     let ends = (parts.shutdown.clone(), in_time);
     let kept = keep_books(ledger.run(opened, reports, edits), patience, ended_in, ends);
     start(&stages, &world, "the ledger", kept)?;
     let registry = ModelRegistry::start(lanes, edits_in, turns_in).await?;
-    let source = ModelSource::new(&world, writable, Arc::clone(&parts.may_send));
-    let pump = event_pump(&parts, &registry, opened_in, turns).await?;
+    let source = ModelSource::new(&world, writable, is_connected);
+    let first = turns.recv().await.context("there is no first turn")?;
+    let outbox = PumpOutbox::new(opened_in, parts.hold.clone()).relaying(relay);
+    let router = EventRouter::new(SYSTEM, &parts.settings.events, &[]);
+    let counters = TableCounters::new(&parts.metrics, &parts.settings.events);
+    let (clock, budget) = (parts.clock.clone(), parts.budget.clone());
+    let pump = EventPump::new(router, counters, clock, budget, turns, outbox);
+    let (seen, ahead, parked) = resumed(&registry);
+    let mut pump = pump.resumed(seen, ahead, parked);
+    pump.turn(first);
     start(&stages, &world, "the registry", registry.run(parts.stop.clone()))?;
     let until = parts.shutdown.finished.clone();
     let told = confirmed.clone();
-    let pumped = pumped(parts.world, pump, source, (parts.stop.clone(), ledger_ended, told));
+    let pumped = pumped(world.clone(), pump, source, (parts.stop.clone(), ledger_ended, told));
     let done = until.clone();
     let pumped = async move {
         pumped.await?;
@@ -209,7 +304,7 @@ async fn join(
     start(&stages, &world, "the shutdown", parts.shutdown.follow(parts.stop, GRACE))
 }
 
-fn start(
+pub(super) fn start(
     stages: &mpsc::Sender<InterleavedStage>,
     world: &SharedWorld,
     name: &'static str,
@@ -219,7 +314,7 @@ fn start(
     stages.try_send(stage).ok().context("too many stages")
 }
 
-async fn until_done(
+pub(super) async fn until_done(
     done: CancellationToken,
     stage: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -230,13 +325,13 @@ async fn until_done(
     }
 }
 
-fn ledger(
+pub(super) fn ledger(
     parts: &RunParts,
-    taken: (i64, i64),
-    writable: watch::Sender<bool>,
-    confirmed: watch::Sender<Lsn>,
+    holding: ModelHolding,
+    begun: LedgerStart,
+    (writable, confirmed): (watch::Sender<bool>, watch::Sender<Lsn>),
 ) -> Ledger<ModelConnection> {
-    let connection = ModelConnection::new(&parts.world, taken);
+    let connection = ModelConnection::new(&parts.world, holding);
     let world = parts.world.lock();
     let (state, settings) = (&world.state, &parts.settings);
     let name = |number: &usize| Arc::clone(&settings.endpoints[*number].name);
@@ -246,26 +341,26 @@ fn ledger(
         stats: Arc::new(PushStats::default()),
         clock: parts.clock.clone(),
         confirmed,
-        stored: state.confirmed,
+        stored: begun.stored,
         copies: None,
         settled: watch::Sender::new(None),
         writer: StateWriter::to(connection, writable, StateStatus::default()),
         event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         write_backs: None,
         shown: state.present.iter().chain(&state.leaving).map(name).collect(),
-        books: state.balance(),
-        common: state.common.clone(),
-        totals: state.totals,
+        books: begun.books,
+        common: begun.common,
+        totals: begun.totals,
         replayed: ReplayProgress::default(),
         backfills: BackfillProgress::default(),
         feed: AttemptFeed::default(),
-        settled_is_awaited: false,
+        settled_is_awaited: begun.settled_is_awaited,
     };
     Ledger::new(&parts.metrics, terms)
 }
 
 /// Runs the ledger while patience lasts, as `app` does.
-async fn keep_books(
+pub(super) async fn keep_books(
     ledger: impl Future<Output = Result<(), StateError>>,
     patience: impl Future<Output = ()>,
     ended: oneshot::Sender<()>,
@@ -284,29 +379,6 @@ async fn keep_books(
     }
     shutdown.finished.cancel();
     Ok(outcome?)
-}
-
-async fn event_pump(
-    parts: &RunParts,
-    registry: &ModelRegistry,
-    opened: mpsc::Sender<Vec<PumpReport>>,
-    mut turns: mpsc::Receiver<EndpointUpdate>,
-) -> anyhow::Result<EventPump> {
-    let settings = &parts.settings;
-    let router = EventRouter::new(SYSTEM, &settings.events, &[]);
-    let books = TableCounters::new(&parts.metrics, &settings.events);
-    let first = turns.recv().await.context("there is no first turn")?;
-    let outbox = PumpOutbox::new(opened, parts.hold.clone());
-    let (clock, budget) = (parts.clock.clone(), parts.budget.clone());
-    let pump = EventPump::new(router, books, clock, budget, turns, outbox);
-    let world = parts.world.lock();
-    let state = &world.state;
-    let fronts = state.fronts.iter().filter_map(|(name, at)| Some((registry.index(name)?, *at)));
-    let ahead = state.ahead.iter().filter_map(|(name, id)| Some((registry.index(name)?, *id)));
-    let ahead = AlreadySettled::new(fronts, ahead);
-    let mut pump = pump.resumed(state.settled, ahead, state.parked());
-    pump.turn(first);
-    Ok(pump)
 }
 
 /// As `source_thread`: pumps, waits for the ledger, and tells the server the last of it.
@@ -328,7 +400,11 @@ async fn pumped(
 }
 
 /// Asks the server for the time, and how much WAL the slot holds.
-async fn observe(world: SharedWorld, clock: DatabaseClock, hold: WalHold) -> anyhow::Result<()> {
+pub(super) async fn observe(
+    world: SharedWorld,
+    clock: DatabaseClock,
+    hold: WalHold,
+) -> anyhow::Result<()> {
     loop {
         let asked = since_boot();
         world.pass(0..10).await; // CLOCK_ERROR_MAX is half of it

@@ -44,10 +44,10 @@ pub(super) async fn attempt(
     endpoint: usize,
     lease: Lease,
 ) -> (Lease, HttpExchange) {
-    let begun = Instant::now();
+    let (begun, run) = (Instant::now(), world.run);
     let (members, fate, travel, answer) = {
         let mut world = world.lock();
-        let at = (world.run, world.now());
+        let at = (run, world.now());
         let members = world.oracle.begin(endpoint, &lease, at).unwrap_or_else(|what| {
             world.fail(what);
             Vec::new()
@@ -78,7 +78,7 @@ pub(super) async fn attempt(
     let exchange = exchange(fate, begun.elapsed());
     {
         let mut world = world.lock();
-        let at = (world.run, world.now());
+        let at = (run, world.now());
         world.oracle.end(&members, &exchange.verdict, &lease, at);
         world.note(|world| {
             format!("e{endpoint} answers {:?}: {}", exchange.status, world.oracle.labels(&members))

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -51,11 +49,13 @@ pub(super) struct LaneTerms {
     pub(super) metrics: WalhookMetrics,
     pub(super) clock: DatabaseClock,
     pub(super) budget: MemoryBudget,
-    pub(super) may_send: Arc<AtomicBool>,
+    pub(super) may_send: Arc<dyn Fn() -> bool + Send + Sync>,
     pub(super) reports: mpsc::Sender<LaneReport>,
     pub(super) shutdown: ShutdownStages,
     /// Runs what is sent there.
     pub(super) stages: mpsc::Sender<InterleavedStage>,
+    /// The endpoints that there are; `None`: those that the state has.
+    pub(super) own: Option<Arc<[usize]>>,
 }
 
 pub(super) struct ModelMember {
@@ -92,6 +92,8 @@ impl ModelRegistry {
             let state = &world.state;
             (state.present.clone(), state.leaving.clone(), state.paused.clone())
         };
+        let is_own = |number: &usize| terms.own.as_ref().is_none_or(|own| own.contains(number));
+        let present: Vec<usize> = present.into_iter().filter(is_own).collect();
         let mut registry = Self {
             terms,
             in_flight: InFlightTotal::default(),
@@ -215,9 +217,7 @@ impl ModelRegistry {
         let (sender, task) = lane::open(settings.within(share_bytes(queued, lanes)));
         let task = task.pressed_by(terms.budget.pressure()).counted_in(&self.in_flight);
         let (control, replays) = (sender.control(), sender.replays());
-        if let Some(shown) = &mut terms.world.lock().shown {
-            shown.lanes.insert(number, sender.view());
-        }
+        terms.world.lock().show_lane(terms.world.run, number, sender.view());
         let (name, ended) = (Arc::clone(&endpoint.name), self.ended.0.clone());
         let LaneTerms { world, clock, budget, may_send, reports, shutdown, stages, .. } = terms;
         let shared = world.clone();
@@ -226,7 +226,7 @@ impl ModelRegistry {
             let refill = |after, rows| {
                 connection::page(world.clone(), Arc::clone(&name), after, rows, budget.clone())
             };
-            let may_send = || may_send.load(Ordering::Relaxed);
+            let may_send = || may_send();
             let run =
                 task.run(attempt, || clock.now(), may_send, refill, reports, shutdown.stop_intake);
             tokio::select! {

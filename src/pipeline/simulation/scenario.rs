@@ -1,6 +1,8 @@
 //! What one seed sets up: tables, rules, endpoints, how well everything does, and how often it does not.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
@@ -84,6 +86,87 @@ pub(super) enum PlannedEnd {
     Stop(Duration),
 }
 
+/// How a run of one of several members ends, and how long none is there before it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum RoleEnd {
+    Planned {
+        end: PlannedEnd,
+        absent: Duration,
+    },
+    /// It stands still after so long, for so long.
+    Freeze {
+        after: Duration,
+        lasts: Duration,
+        absent: Duration,
+    },
+}
+
+impl RoleEnd {
+    pub(super) fn planned(self) -> Option<PlannedEnd> {
+        match self {
+            Self::Planned { end, .. } => Some(end),
+            Self::Freeze { .. } => None,
+        }
+    }
+
+    pub(super) fn absent(self) -> Duration {
+        match self {
+            Self::Planned { absent, .. } | Self::Freeze { absent, .. } => absent,
+        }
+    }
+
+    fn draw(dice: &mut SeededDice) -> Self {
+        let absent = if dice.one_in(4) { dice.millis(0..8000) } else { Duration::ZERO };
+        match dice.one_in(4) {
+            true => Self::Freeze {
+                after: dice.millis(0..4000),
+                lasts: dice.millis(100..12_000),
+                absent,
+            },
+            false => Self::Planned { end: end(dice), absent },
+        }
+    }
+}
+
+/// What is drawn besides where a tail reads and others deliver.
+#[derive(Debug)]
+pub(super) struct RolesScenario {
+    pub(super) partitions: NonZeroU16,
+    /// `[relay] patience`.
+    pub(super) patience: Duration,
+    pub(super) tail_ends: Vec<RoleEnd>,
+    /// By partition.
+    pub(super) owner_ends: Vec<Vec<RoleEnd>>,
+    /// One in so many messages, answers and reads of the broker goes wrong; 0: none does.
+    pub(super) broker_odds: u32,
+    /// When it cannot be reached.
+    pub(super) broker_away: Vec<(Duration, Duration)>,
+    /// One in so many looks something happens to a stream.
+    pub(super) damage_odds: u32,
+}
+
+impl RolesScenario {
+    fn draw(dice: &mut SeededDice) -> Self {
+        let partitions = dice.pick(&[1, 2, 3]);
+        let ends = |dice: &mut SeededDice| -> Vec<RoleEnd> {
+            (0..dice.number(0..4)).map(|_| RoleEnd::draw(dice)).collect()
+        };
+        let away = |dice: &mut SeededDice| {
+            let from = dice.millis(0..6000);
+            (from, from + dice.millis(50..5000))
+        };
+        Self {
+            partitions: NonZeroU16::new(partitions).unwrap(),
+            patience: dice.millis(500..9000),
+            tail_ends: ends(dice),
+            owner_ends: (0..partitions).map(|_| ends(dice)).collect(),
+            broker_odds: dice.pick(&[0, 10, 50, 300]),
+            broker_away: (0..dice.number(0..3)).map(|_| away(dice)).collect(),
+            damage_odds: dice.pick(&[0, 0, 4, 20]),
+        }
+    }
+}
+
 /// Everything that is drawn before the simulation begins.
 #[derive(Debug)]
 pub(super) struct Scenario {
@@ -115,6 +198,8 @@ pub(super) struct Scenario {
     pub(super) defer_odds: u32,
     /// An operator does something one time in so many looks.
     pub(super) operator_odds: u32,
+    /// `None`: one process reads and delivers.
+    pub(super) roles: Option<Arc<RolesScenario>>,
 }
 
 impl Scenario {
@@ -148,7 +233,19 @@ impl Scenario {
             page_odds: dice.pick(&[0, 4, 20]),
             defer_odds: dice.pick(&[0, 2, 6]),
             operator_odds: dice.pick(&[0, 0, 3, 10]),
+            roles: None,
         }
+    }
+
+    /// The same where one process reads and others deliver: endpoints are those of the file then.
+    pub(super) fn draw_roles(dice: &mut SeededDice) -> Self {
+        let mut scenario = Self::draw(dice);
+        for endpoint in &mut scenario.endpoints {
+            (endpoint.added, endpoint.removed) = (None, None);
+        }
+        (scenario.ends, scenario.operator_odds) = (Vec::new(), 0);
+        scenario.roles = Some(Arc::new(RolesScenario::draw(dice)));
+        scenario
     }
 
     /// The configuration as an operator would write it.

@@ -16,6 +16,12 @@ use crate::pipeline::simulation::wal::ModelWal;
 use crate::pipeline::simulation::world::SharedWorld;
 use crate::replication::error::SourceError;
 
+/// So often a server that has nothing to say says that.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(3);
+
+/// Between two looks whether the slot is free.
+const SLOT_LOOK: Duration = Duration::from_millis(300);
+
 /// One run's way to the slot.
 pub(super) struct ModelSource {
     world: SharedWorld,
@@ -53,9 +59,13 @@ impl ModelSource {
             }
         }
         self.world.pass(0..300).await;
+        // Somebody else may have it: whoever was frozen for too long is told so.
+        while self.world.lock().slot.reader.is_some_and(|reader| reader != self.world.run) {
+            tokio::time::sleep(SLOT_LOOK).await;
+        }
         let mut world = self.world.lock();
         let confirmed = world.slot.confirmed;
-        world.slot.is_connected = true;
+        world.slot.reader = Some(self.world.run);
         world.note(|_| format!("streaming from {confirmed}"));
         self.next = Some(self.wal.first_after(confirmed));
         self.may_send.store(true, Ordering::Relaxed);
@@ -66,7 +76,9 @@ impl ModelSource {
         self.pending.clear();
         self.may_send.store(false, Ordering::Relaxed);
         let mut world = self.world.lock();
-        world.slot.is_connected = false;
+        if world.slot.reader == Some(self.world.run) {
+            world.slot.reader = None;
+        }
         let odds = world.scenario.slot_back_odds;
         let is_back = why == LOST && world.strikes(odds);
         if is_back {
@@ -134,6 +146,10 @@ impl CapturedStream for ModelSource {
                 self.disconnect(LOST);
                 continue;
             }
+            if self.world.lock().slot.reader != Some(self.world.run) {
+                self.disconnect("the server has given the slot up");
+                continue;
+            }
             let mut writable = self.writable.clone();
             tokio::select! {
                 biased;
@@ -142,6 +158,14 @@ impl CapturedStream for ModelSource {
                     continue;
                 }
                 () = self.written() => {}
+                () = tokio::time::sleep(KEEPALIVE_EVERY) => {
+                    let passed = self.next.and_then(|next| self.wal.entries.get(next.checked_sub(1)?));
+                    captured.extend(passed.map(|entry| CapturedItem::Idle { end: entry.end }));
+                    if !captured.is_empty() {
+                        return Ok(());
+                    }
+                    continue;
+                }
             }
             let lag = self.world.lock().scenario.read_lag;
             self.world.pass(0..lag).await;
@@ -182,8 +206,9 @@ pub(super) async fn feedback(
 
 /// What the server takes from one message.
 pub(super) fn confirm(world: &SharedWorld, at: Lsn) {
+    let run = world.run;
     let mut world = world.lock();
-    if !world.slot.is_connected || at <= world.slot.confirmed {
+    if world.slot.reader != Some(run) || at <= world.slot.confirmed {
         return;
     }
     world.note(|_| format!("the server is told {at}"));

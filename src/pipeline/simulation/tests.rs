@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use crate::pipeline::simulation::outcome::Members;
 use crate::pipeline::simulation::outcome::SimulationSums;
 use crate::pipeline::simulation::outcome::StoryTelling;
 use crate::pipeline::simulation::outcome::simulate;
@@ -22,8 +23,18 @@ fn variable(name: &str) -> Option<u64> {
 
 #[test]
 fn whatever_fails_everything_arrives_in_order_and_the_books_are_right() {
+    run_seeds(Members::One);
+}
+
+#[test]
+fn whatever_fails_everything_arrives_over_a_broker_as_well() {
+    run_seeds(Members::Several);
+}
+
+/// Runs the seeds that the environment names, or the usual ones.
+fn run_seeds(members: Members) {
     if let Some(seed) = variable("WALHOOK_SEED") {
-        match traced(seed, StoryTelling::AtOnce) {
+        match traced(members, seed, StoryTelling::AtOnce) {
             Ok((sums, _)) => println!("{sums:?}"),
             Err(failure) => panic!("WALHOOK_SEED={seed}: {}", failure.what),
         }
@@ -39,7 +50,7 @@ fn whatever_fails_everything_arrives_in_order_and_the_books_are_right() {
             if seed >= first + seeds || failures.lock().unwrap().len() >= FAILURES_MAX {
                 return;
             }
-            match simulate(seed) {
+            match simulate(members, seed) {
                 Ok(one) => sums.lock().unwrap().add(one),
                 Err(failure) => failures.lock().unwrap().push((seed, failure)),
             }
@@ -58,14 +69,16 @@ fn whatever_fails_everything_arrives_in_order_and_the_books_are_right() {
 
 #[test]
 fn a_seed_is_the_same_whenever_it_runs() {
-    for seed in 0..20 {
-        let story = |seed| match traced(seed, StoryTelling::AtTheEnd) {
+    let members = [Members::One, Members::Several];
+    for (members, seed) in members.into_iter().flat_map(|one| (0..20).map(move |seed| (one, seed)))
+    {
+        let story = |seed| match traced(members, seed, StoryTelling::AtTheEnd) {
             Ok((_, story)) => story,
             Err(failure) => vec![failure.what],
         };
         let (first, second) = (story(seed), story(seed));
         let differs = first.iter().zip(&second).find(|(one, other)| one != other);
-        assert_eq!(differs, None, "seed {seed}");
-        assert_eq!(first.len(), second.len(), "seed {seed}");
+        assert_eq!(differs, None, "{members:?}, seed {seed}");
+        assert_eq!(first.len(), second.len(), "{members:?}, seed {seed}");
     }
 }
