@@ -66,7 +66,7 @@ pub(crate) async fn attach(
         if post.stood_by && may_pass {
             post.status.waiting(format!("{error:#}"));
             tokio::time::sleep(AWAY_PAUSE).await;
-        } else if !(in_use && post.is_held_by_walhook().await?) {
+        } else if !in_use || post.is_held_by_stranger().await? {
             return Err(error);
         }
     }
@@ -163,8 +163,9 @@ impl<'a> SlotWaiter<'a> {
         slot_holder::look(&session.client, &self.settings.postgres.slot).await
     }
 
-    async fn is_held_by_walhook(&mut self) -> Result<bool, StoreError> {
-        Ok(self.look().await?.is_some_and(|holder| self.is_walhook(&holder)))
+    /// Nobody is no stranger: a walhook that had the slot a moment ago has ended, or begins anew.
+    async fn is_held_by_stranger(&mut self) -> Result<bool, StoreError> {
+        Ok(self.look().await?.is_some_and(|holder| !self.is_walhook(&holder)))
     }
 
     /// Why the slot that is free is not this one's to take over; `None` if it is. The one that had it may

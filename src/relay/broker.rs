@@ -27,8 +27,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long JetStream may take to answer. A cluster that elects a leader takes seconds.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Acknowledgements that are waited for at once, over all partitions.
-const UNACKED_MAX: usize = 4096;
+/// Messages of a partition that are on their way at once.
+pub(super) const UNACKED_MAX: usize = 512;
+
+/// How often what a partition has on its way may be sent anew, before the client has given up on what was sent
+/// before. Each publisher keeps to a limit of its own: one that had to wait for acknowledgements of others, which
+/// wait for it, would stand still.
+const SENT_ANEW_MAX: usize = 4;
 
 /// The first version that checks expected sequences under concurrent publishers, as we publish.
 pub(crate) const VERSION_NEEDED: (i64, i64) = (2, 12);
@@ -73,7 +78,8 @@ impl BrokerConnection {
         }
         let jetstream = jetstream::ContextBuilder::new()
             .timeout(ANSWER_MAX)
-            .max_ack_inflight(UNACKED_MAX)
+            .max_ack_inflight(UNACKED_MAX * SENT_ANEW_MAX * usize::from(settings.partitions.get()))
+            .ack_timeout(ANSWER_MAX)
             .backpressure_on_inflight(true)
             .build(client.clone());
         Ok(Self { client, jetstream, refusals })

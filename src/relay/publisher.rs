@@ -31,6 +31,7 @@ use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::RelayedDelivery;
+use crate::relay::broker::UNACKED_MAX;
 use crate::relay::error::RelayInterruption;
 use crate::relay::message;
 use crate::relay::message::MessageHead;
@@ -42,8 +43,7 @@ use crate::relay::partition_stream::PublishRefusal;
 use crate::relay::partition_stream::StreamMessage;
 use crate::relay::place::MessagePlace;
 
-/// Messages, and bytes of them, that are on their way at once.
-const UNACKED_MAX: usize = 512;
+/// Bytes of messages that are on their way at once, beside [`UNACKED_MAX`].
 const UNACKED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Events that are not settled: what is kept of each takes memory, in the watermark as well.
@@ -139,9 +139,7 @@ impl<S: PartitionStream> PartitionPublisher<S> {
         let mut purges = tokio::time::interval(PURGE_EVERY);
         purges.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let has_room = self.unacked.len() < UNACKED_MAX
-                && self.unacked_bytes < UNACKED_BYTES_MAX
-                && self.sent.len() < UNSETTLED_MAX;
+            let has_room = self.may_send() && self.sent.len() < UNSETTLED_MAX;
             tokio::select! {
                 biased;
                 Some(ack) = self.acks.next() => self.acknowledge(ack).await?,
@@ -170,6 +168,11 @@ impl<S: PartitionStream> PartitionPublisher<S> {
             }
         }
         Ok(())
+    }
+
+    /// Whether another message may be on its way.
+    fn may_send(&self) -> bool {
+        self.unacked.len() < UNACKED_MAX && self.unacked_bytes < UNACKED_BYTES_MAX
     }
 
     async fn take(&mut self, batch: Vec<Outgoing>) -> Result<(), RelayInterruption> {
@@ -216,6 +219,11 @@ impl<S: PartitionStream> PartitionPublisher<S> {
         id: Option<EventId>,
         payload: Bytes,
     ) -> Result<(), RelayInterruption> {
+        // A batch may be larger than what may be on its way: acknowledgements are taken in between.
+        while !self.may_send() {
+            let Some(ack) = self.acks.next().await else { break };
+            self.acknowledge(ack).await?;
+        }
         self.unacked_bytes += payload.len();
         self.unacked.push_back(StreamMessage { head, id, payload });
         if self.publish(self.unacked.len() - 1).await.is_err() {
