@@ -67,7 +67,7 @@ const REACH_REFILL: Duration = Duration::from_secs(3);
 /// So many processes in a row see the third receiver dead, then so many see it alive.
 const PHASE: u32 = 6;
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("WALHOOK_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 

@@ -1,6 +1,13 @@
-//! Roles over a broker: `[relay]`, and what `walhook check` says of it.
+//! Roles over a broker: one process reads the slot, and others deliver.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
+
+mod broker_losses;
+mod endpoints;
+mod kills;
+mod refusals;
+mod state_away;
+mod takeovers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +21,7 @@ use crate::support::postgres::Sql;
 use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
+use crate::support::receiver::Behaviour;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::Request;
 use crate::support::receiver::always;
@@ -22,9 +30,6 @@ use crate::support::service::Service;
 use crate::support::service::configuration;
 use crate::support::service::slot;
 
-const REST: &str = "[[event]]\ntype = \"order\"\ntable = \"public.orders\"\n\n\
-                    [webhook]\nurls = [\"http://127.0.0.1:9/hook\"]\n\n[relay]\nreplicas = 1\n";
-
 async fn prepared() -> Database {
     let database = Database::create().await;
     let sql = database.sql().await;
@@ -32,69 +37,23 @@ async fn prepared() -> Database {
     database
 }
 
-/// What `walhook check` says, and its exit code.
-async fn checked(database: &Database, url: &str) -> (Option<i32>, String) {
-    let toml = configuration(database, &format!("{REST}url = \"{url}\"\n"));
-    let mut program = Program::start(&["check"], &toml, &[]);
-    let code = program.wait(AMPLE).await;
-    (code, program.output().join("\n"))
+/// A broker of one node, and what all members of a source have in common.
+struct OneNode {
+    broker: Broker,
+    database: Database,
+    sql: Sql,
+    receiver: Receiver,
+    toml: String,
 }
 
-#[tokio::test]
-async fn check_tries_what_walhook_does_with_the_broker_and_leaves_nothing_there() {
-    let test = "check_tries_what_walhook_does_with_the_broker_and_leaves_nothing_there";
-    let Some(broker) = Broker::start(test).await else { return };
+/// With a receiver that answers so.
+async fn one_node(test: &str, behaviour: Behaviour) -> Option<OneNode> {
+    let broker = Broker::start(test).await?;
     let database = prepared().await;
-    for _ in 0..2 {
-        let (_, said) = checked(&database, &broker.url()).await;
-        assert!(said.contains("  ok relay: NATS 2."), "{said}");
-        let tried = "relay: streams can be made, written, read and removed; 0 of 8 are there";
-        assert!(said.contains(tried), "{said}");
-    }
-}
-
-#[tokio::test]
-async fn check_says_what_is_wrong_with_the_broker_and_how_to_mend_it() {
-    let test = "check_says_what_is_wrong_with_the_broker_and_how_to_mend_it";
-    let database = prepared().await;
-    // Who may do everything with JetStream, but publish nothing of its own.
-    let users = "accounts { A { jetstream: enabled, users: [\n\
-                 { user: all, password: opensesame },\n\
-                 { user: reader, password: opensesame, permissions: { publish: [\"$JS.API.>\"] } } ] },\n\
-                 B { jetstream: { max_file: 1MB }, users: [ { user: small, password: opensesame } ] },\n\
-                 C { users: [ { user: plain, password: opensesame } ] } }\n";
-    let Some(broker) = Broker::start_with(test, users).await else { return };
-    let address = broker.url().replace("nats://", "");
-    let cases = [
-        ("nats://127.0.0.1:1".to_owned(), vec!["cannot reach NATS at 127.0.0.1:1"]),
-        (format!("nats://{address}"), vec!["does not let walhook in"]),
-        (format!("nats://all:wrong@{address}"), vec!["does not let walhook in"]),
-        (format!("tls://all:opensesame@{address}"), vec!["NATS at"]),
-        (
-            format!("nats://reader:opensesame@{address}"),
-            vec!["Permissions Violation for Publish to", "allow walhook to publish to wh."],
-        ),
-        (format!("nats://small:opensesame@{address}"), vec!["the account may store 1"]),
-        (format!("nats://plain:opensesame@{address}"), vec!["JetStream answers nothing"]),
-    ];
-    for (url, expected) in cases {
-        let (code, said) = checked(&database, &url).await;
-        assert_eq!(code, Some(2), "{url}: {said}");
-        for part in expected {
-            assert!(said.contains(part), "{url}: {said}");
-        }
-        assert!(!said.contains("opensesame"), "a secret is shown: {said}");
-    }
-}
-
-/// `run` alone does not look at `[relay]`.
-#[tokio::test]
-async fn a_broker_that_is_away_does_not_matter_to_run_alone() {
-    let database = prepared().await;
-    let toml = configuration(&database, &format!("{REST}url = \"nats://127.0.0.1:1\"\n"));
-    let mut service = Service::start(&toml).await;
-    service.wait_for_status("/ready", 200).await;
-    service.stop().await;
+    let sql = database.sql().await;
+    let receiver = Receiver::start(behaviour);
+    let toml = shared(&database, &receiver, &broker.url());
+    Some(OneNode { broker, database, sql, receiver, toml })
 }
 
 /// Eight endpoints at one receiver, whose paths say which.
@@ -180,27 +139,24 @@ fn repeated(receiver: &Receiver) -> usize {
 #[tokio::test]
 async fn what_a_tail_reads_is_delivered_by_others_once_and_in_order_and_confirmed() {
     let test = "what_a_tail_reads_is_delivered_by_others_once_and_in_order_and_confirmed";
-    let Some(broker) = Broker::start(test).await else { return };
-    let database = prepared().await;
-    let sql = database.sql().await;
-    let receiver = Receiver::start(always(Answer::status(200)));
-    let toml = shared(&database, &receiver, &broker.url());
-    let mut tail = Service::start_as(TAIL, &toml).await;
-    let mut deliver = Service::start_as(DELIVER, &toml).await;
-    write(&sql, 0..200, 4).await;
-    wait_for_all(&sql, &receiver, 200, 4).await;
-    assert_eq!(repeated(&receiver), 0);
+    let Some(node) = one_node(test, always(Answer::status(200))).await else { return };
+    let OneNode { sql, receiver, toml, .. } = &node;
+    let mut tail = Service::start_as(TAIL, toml).await;
+    let mut deliver = Service::start_as(DELIVER, toml).await;
+    write(sql, 0..200, 4).await;
+    wait_for_all(sql, receiver, 200, 4).await;
+    assert_eq!(repeated(receiver), 0);
     // The slot does not keep what was delivered: WAL of others moves it on.
     let caught_up = format!(
         "SELECT pg_wal_lsn_diff(confirmed_flush_lsn, '{}') >= 0 FROM pg_replication_slots
           WHERE slot_name = '{}'",
         sql.text("SELECT pg_current_wal_lsn()").await,
-        slot(&database)
+        slot(&node.database)
     );
     sql.batch_execute("CREATE TABLE other AS SELECT n FROM generate_series(1, 20000) AS s (n)")
         .await
         .unwrap();
-    wait_for_text(&sql, &caught_up, "t").await;
+    wait_for_text(sql, &caught_up, "t").await;
     deliver.wait_for_status("/ready", 200).await;
     let status = deliver.get("/api/v1/status").await.json();
     assert_eq!(status["source"]["state"], "delivering", "{status:#}");
@@ -214,27 +170,28 @@ async fn what_a_tail_reads_is_delivered_by_others_once_and_in_order_and_confirme
 #[tokio::test]
 async fn neither_a_tail_nor_a_worker_that_is_killed_loses_or_reorders_anything() {
     let test = "neither_a_tail_nor_a_worker_that_is_killed_loses_or_reorders_anything";
-    let Some(broker) = Broker::start(test).await else { return };
-    let database = prepared().await;
-    let sql = database.sql().await;
-    let receiver = Receiver::start(always(Answer::status(200).after(Duration::from_millis(2))));
-    let toml = shared(&database, &receiver, &broker.url());
-    let mut tail = Service::start_as(TAIL, &toml).await;
-    let mut deliver = Service::start_as(DELIVER, &toml).await;
+    let Some(node) =
+        one_node(test, always(Answer::status(200).after(Duration::from_millis(2)))).await
+    else {
+        return;
+    };
+    let OneNode { sql, receiver, toml, .. } = &node;
+    let mut tail = Service::start_as(TAIL, toml).await;
+    let mut deliver = Service::start_as(DELIVER, toml).await;
     let rounds = 6;
     for round in 0..rounds {
-        write(&sql, round * 50..(round + 1) * 50, 3).await;
+        write(sql, round * 50..(round + 1) * 50, 3).await;
         let come = receiver.count();
         receiver.wait_for(come + 100, AMPLE).await;
         if round % 2 == 0 {
             deliver.program.kill();
-            deliver = Service::start_as(DELIVER, &toml).await;
+            deliver = Service::start_as(DELIVER, toml).await;
         } else {
             tail.program.kill();
-            tail = Service::start_as(TAIL, &toml).await;
+            tail = Service::start_as(TAIL, toml).await;
         }
     }
-    wait_for_all(&sql, &receiver, rounds * 50, 3).await;
+    wait_for_all(sql, receiver, rounds * 50, 3).await;
     deliver.stop().await;
     tail.stop().await;
 }
@@ -270,30 +227,6 @@ async fn a_new_tail_sends_nothing_again_of_what_is_settled_while_one_endpoint_ho
 }
 
 #[tokio::test]
-async fn members_share_the_partitions_and_take_over_those_of_one_that_dies() {
-    let test = "members_share_the_partitions_and_take_over_those_of_one_that_dies";
-    let Some(broker) = Broker::start(test).await else { return };
-    let database = prepared().await;
-    let sql = database.sql().await;
-    let receiver = Receiver::start(always(Answer::status(200)));
-    let toml = shared(&database, &receiver, &broker.url());
-    let mut tail = Service::start_as(TAIL, &toml).await;
-    let first = Service::start_as(DELIVER, &toml).await;
-    let owners = "SELECT string_agg(count::text, ' ') FROM (SELECT count(*) FROM walhook.progress
-                   WHERE member IS NOT NULL AND lease_until > now() GROUP BY member ORDER BY 1) AS m";
-    wait_for_text(&sql, owners, "4").await;
-    let mut second = Service::start_as(DELIVER, &toml).await;
-    wait_for_text(&sql, owners, "2 2").await;
-    write(&sql, 0..50, 3).await;
-    first.program.kill();
-    write(&sql, 50..100, 3).await;
-    wait_for_all(&sql, &receiver, 100, 3).await;
-    wait_for_text(&sql, owners, "4").await;
-    second.stop().await;
-    tail.stop().await;
-}
-
-#[tokio::test]
 async fn what_the_broker_loses_is_sent_again_from_the_slot() {
     let test = "what_the_broker_loses_is_sent_again_from_the_slot";
     let Some(mut broker) = Broker::start(test).await else { return };
@@ -325,53 +258,24 @@ async fn what_the_broker_loses_is_sent_again_from_the_slot() {
 #[tokio::test]
 async fn a_source_goes_from_one_process_to_several_and_back_without_repeats() {
     let test = "a_source_goes_from_one_process_to_several_and_back_without_repeats";
-    let Some(broker) = Broker::start(test).await else { return };
-    let database = prepared().await;
-    let sql = database.sql().await;
-    let receiver = Receiver::start(always(Answer::status(200)));
-    let toml = shared(&database, &receiver, &broker.url());
+    let Some(node) = one_node(test, always(Answer::status(200))).await else { return };
+    let OneNode { sql, receiver, toml, .. } = &node;
     let mut rows = 0;
     for round in 0..4 {
         let mut members = match round % 2 {
-            0 => vec![Service::start(&toml).await],
+            0 => vec![Service::start(toml).await],
             _ => {
-                vec![Service::start_as(TAIL, &toml).await, Service::start_as(DELIVER, &toml).await]
+                vec![Service::start_as(TAIL, toml).await, Service::start_as(DELIVER, toml).await]
             }
         };
-        write(&sql, rows..rows + 25, 3).await;
+        write(sql, rows..rows + 25, 3).await;
         rows += 25;
-        wait_for_all(&sql, &receiver, rows, 3).await;
+        wait_for_all(sql, receiver, rows, 3).await;
         for member in &mut members {
             member.stop().await;
         }
     }
-    assert_eq!(repeated(&receiver), 0);
-}
-
-#[tokio::test]
-async fn a_role_without_a_broker_or_with_what_cannot_be_shared_is_refused() {
-    let database = prepared().await;
-    let event = "[[event]]\ntype = \"order\"\ntable = \"public.orders\"\n";
-    let webhook = "[webhook]\nurls = [\"http://127.0.0.1:9/\"]\n";
-    let relay = "[relay]\nurl = \"nats://127.0.0.1:1\"\n";
-    let cases = [
-        (format!("{event}{webhook}"), "--role needs a broker"),
-        (
-            format!("{event}{webhook}{relay}[endpoints]\nallow = [\"10.1.0.0/16\"]\n"),
-            "endpoints of the API",
-        ),
-        (format!("{event}on = [\"insert\", \"read\"]\n{webhook}{relay}"), "backfills"),
-    ];
-    for (rest, expected) in cases {
-        for role in ["tail", "deliver"] {
-            let toml = configuration(&database, &rest);
-            let mut program = Program::start(&["run", "--role", role], &toml, &[]);
-            let code = program.wait(AMPLE).await;
-            let said = program.output().join("\n");
-            assert_eq!(code, Some(2), "{said}");
-            assert!(said.contains(expected), "{said}");
-        }
-    }
+    assert_eq!(repeated(receiver), 0);
 }
 
 #[tokio::test]
@@ -421,57 +325,6 @@ async fn members(toml: &str) -> (Option<i32>, String) {
     let mut program = Program::start(&["members"], toml, &[]);
     let code = program.wait(AMPLE).await;
     (code, program.output().join("\n"))
-}
-
-/// The configuration of a process whose requests say so.
-fn named(toml: &str, process: &str) -> String {
-    toml.replacen(
-        "[webhook]\n",
-        &format!("[webhook]\nheaders = {{ x-process = \"{process}\" }}\n"),
-        1,
-    )
-}
-
-/// How many requests a process has made.
-fn made_by(receiver: &Receiver, process: &str) -> usize {
-    let requests = receiver.requests();
-    requests.iter().filter(|request| request.header("x-process") == process).count()
-}
-
-#[tokio::test]
-async fn a_worker_that_was_frozen_sends_nothing_and_writes_nothing_of_what_is_others_by_then() {
-    let test =
-        "a_worker_that_was_frozen_sends_nothing_and_writes_nothing_of_what_is_others_by_then";
-    let Some(broker) = Broker::start(test).await else { return };
-    let database = prepared().await;
-    let sql = database.sql().await;
-    let receiver = Receiver::start(always(Answer::status(200).after(Duration::from_millis(5))));
-    let toml = shared(&database, &receiver, &broker.url());
-    let mut tail = Service::start_as(TAIL, &toml).await;
-    let mut first = Service::start_as(DELIVER, &named(&toml, "first")).await;
-    write(&sql, 0..25, 3).await;
-    receiver.wait_for(100, AMPLE).await;
-    first.program.signal(Signal::STOP);
-    let mut second = Service::start_as(DELIVER, &named(&toml, "second")).await;
-    write(&sql, 25..50, 3).await;
-    let all = "SELECT count(*) FROM walhook.progress WHERE holder LIKE '%pid ' || $$PID";
-    let all = all.replace("$$PID", &format!("'{}'", second.program.id()));
-    wait_for_text(&sql, &all, "4").await;
-    let before = made_by(&receiver, "first");
-    first.program.signal(Signal::CONT);
-    first.program.wait_for_line("a partition is somebody else's by now", AMPLE).await;
-    // What was on its way into the socket when it was frozen may arrive.
-    let late = made_by(&receiver, "first") - before;
-    assert!(late <= ENDPOINTS * 8, "{late} requests of a worker that has lost its partitions");
-    wait_for_all(&sql, &receiver, 50, 3).await;
-    // It takes part again.
-    let owners = "SELECT count(DISTINCT member) FROM walhook.progress WHERE lease_until > now()";
-    wait_for_text(&sql, owners, "2").await;
-    write(&sql, 50..75, 3).await;
-    wait_for_all(&sql, &receiver, 75, 3).await;
-    first.stop().await;
-    second.stop().await;
-    tail.stop().await;
 }
 
 #[tokio::test]
@@ -549,13 +402,10 @@ async fn nothing_is_lost_while_nodes_of_the_broker_die_and_come_back() {
 #[tokio::test]
 async fn a_row_that_is_larger_than_a_message_goes_in_pieces() {
     let test = "a_row_that_is_larger_than_a_message_goes_in_pieces";
-    let Some(broker) = Broker::start(test).await else { return };
-    let database = prepared().await;
-    let sql = database.sql().await;
-    let receiver = Receiver::start(always(Answer::status(200)));
-    let toml = shared(&database, &receiver, &broker.url());
-    let mut tail = Service::start_as(TAIL, &toml).await;
-    let mut deliver = Service::start_as(DELIVER, &toml).await;
+    let Some(node) = one_node(test, always(Answer::status(200))).await else { return };
+    let OneNode { sql, receiver, toml, .. } = &node;
+    let mut tail = Service::start_as(TAIL, toml).await;
+    let mut deliver = Service::start_as(DELIVER, toml).await;
     let large = 3_000_000;
     sql.batch_execute(&format!(
         "INSERT INTO orders VALUES (1, repeat('ab', {large} / 2)), (2, 'x')"
@@ -566,7 +416,7 @@ async fn a_row_that_is_larger_than_a_message_goes_in_pieces() {
     let length = |request: &Request| request.json()["data"]["note"].as_str().unwrap().len();
     let whole = requests.iter().filter(|request| length(request) == large).count();
     assert_eq!(whole, ENDPOINTS);
-    wait_for_text(&sql, BOOKS, &format!("{0} {0} 0", 2 * ENDPOINTS)).await;
+    wait_for_text(sql, BOOKS, &format!("{0} {0} 0", 2 * ENDPOINTS)).await;
     deliver.stop().await;
     tail.stop().await;
 }

@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use rustix::process::Pid;
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 use walhook::testing::sandbox::cluster::ClusterOptions;
@@ -18,6 +17,8 @@ use super::toml;
 use super::wait_until_named;
 use crate::failover::standby_of;
 use crate::support::postgres::Sql;
+use crate::support::postgres::processes_of;
+use crate::support::postgres::signal_all;
 use crate::support::postgres::start_cluster;
 use crate::support::postgres::wait_for_text;
 use crate::support::receiver::Receiver;
@@ -213,30 +214,13 @@ async fn a_frozen_state_is_named_and_taken_up_again() {
     let Course { source, state, relay: _relay, receiver, mut service } = started().await;
     wait_for_booked(&state, 1).await;
     let processes = processes_of(&state).await;
-    send(&processes, Signal::STOP);
+    signal_all(&processes, Signal::STOP);
     insert(&source, 2).await;
     let named = wait_until_named(&service, STATE).await;
-    send(&processes, Signal::CONT);
+    signal_all(&processes, Signal::CONT);
     assert!(!named.contains("replication"), "{named}");
     wait_for_booked(&state, 2).await;
     service.wait_for_status("/ready", 200).await;
     receiver.wait_for(2, AMPLE).await;
     service.stop().await;
-}
-
-/// The postmaster, which forks no more when it stands still, and its children.
-async fn processes_of(cluster: &SandboxCluster) -> Vec<Pid> {
-    let sql = Sql::connect(&cluster.url("postgres")).await;
-    let pids = "SELECT split_part(pg_read_file('postmaster.pid'), chr(10), 1)
-                       || coalesce(string_agg(' ' || pid, ''), '')
-                  FROM pg_stat_activity WHERE pid <> pg_backend_pid()";
-    let pids = sql.text(pids).await;
-    pids.split(' ').map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
-}
-
-fn send(processes: &[Pid], signal: Signal) {
-    for process in processes {
-        // One may have ended meanwhile.
-        rustix::process::kill_process(*process, signal).unwrap_or_default();
-    }
 }

@@ -13,11 +13,16 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use rustix::process::Pid;
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::process::Command;
 
 use crate::support::service::AMPLE;
+
+/// Lines of its log that are shown where something goes wrong.
+const LOG_SHOWN: usize = 40;
 
 /// Found once for all tests of the process.
 static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -65,8 +70,9 @@ impl Broker {
         let ports = [free_port(), free_port(), free_port()];
         let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
         let node = |name: &'static str, port: u16| {
+            // Clients know the addresses that they were told, which may be those of relays, and no others.
             let more = format!(
-                "cluster {{ name: c, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n"
+                "cluster {{ name: c, listen: \"127.0.0.1:{port}\", routes: [{routes}], no_advertise: true }}\n"
             );
             let program = program.clone();
             async move { Self::node(program, name, free_port(), &more).await }
@@ -93,6 +99,18 @@ impl Broker {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Where clients connect.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends it a signal. It has to run.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = self.child.id().unwrap();
+        rustix::process::kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal)
+            .unwrap();
+    }
+
     /// Kills it at once, as a machine does that loses power.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
@@ -104,9 +122,27 @@ impl Broker {
         self.wait().await;
     }
 
+    /// The end of its log.
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(LOG_SHOWN)..).unwrap_or_default().join("\n")
+    }
+
     /// Removes what it has stored. It has to be down.
     pub(crate) fn forget(&self) {
         fs::remove_dir_all(self.home.path().join("store")).unwrap();
+    }
+
+    /// Copies what it has stored. It has to be down.
+    pub(crate) fn back_up(&self) {
+        copy(&self.home.path().join("store"), &self.home.path().join("backup"));
+    }
+
+    /// Puts the copy back in place of what it has stored since. It has to be down.
+    pub(crate) fn restore(&self) {
+        self.forget();
+        copy(&self.home.path().join("backup"), &self.home.path().join("store"));
     }
 
     async fn wait(&self) {
@@ -114,6 +150,20 @@ impl Broker {
         while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
             assert!(Instant::now() < deadline, "nats-server does not answer");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Copies a directory with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
         }
     }
 }

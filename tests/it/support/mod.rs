@@ -14,6 +14,7 @@ pub(crate) mod relay;
 pub(crate) mod schema;
 pub(crate) mod scrape;
 pub(crate) mod service;
+pub(crate) mod shared_source;
 pub(crate) mod surface;
 pub(crate) mod wecom;
 pub(crate) mod yaml;

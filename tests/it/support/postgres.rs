@@ -15,6 +15,8 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use rustix::process::Pid;
+use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
 use tokio_postgres::NoTls;
@@ -94,6 +96,24 @@ pub(crate) async fn has_tls(sql: &Sql, test: &str) -> bool {
 /// A cluster for one test alone, to stop, kill and reconfigure.
 pub(crate) async fn start_cluster(options: ClusterOptions) -> SandboxCluster {
     spawn_blocking(|| start(options)).await.unwrap()
+}
+
+/// The postmaster, which forks no more when it stands still, and its children.
+pub(crate) async fn processes_of(cluster: &SandboxCluster) -> Vec<Pid> {
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    let pids = "SELECT split_part(pg_read_file('postmaster.pid'), chr(10), 1)
+                       || coalesce(string_agg(' ' || pid, ''), '')
+                  FROM pg_stat_activity WHERE pid <> pg_backend_pid()";
+    let pids = sql.text(pids).await;
+    pids.split(' ').map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
+}
+
+/// Sends all of them a signal.
+pub(crate) fn signal_all(processes: &[Pid], signal: Signal) {
+    for process in processes {
+        // One may have ended meanwhile.
+        rustix::process::kill_process(*process, signal).unwrap_or_default();
+    }
 }
 
 fn start(options: ClusterOptions) -> SandboxCluster {

@@ -37,6 +37,8 @@ struct Shared {
     /// Connections of an age before this are swallowed: nothing of theirs arrives, nobody is told.
     swallowed_before: AtomicU64,
     accepted: AtomicU64,
+    /// Of those that are swallowed, these are found out and reset.
+    found_before: watch::Sender<u64>,
     /// Changes when all connections are to be reset.
     cuts: watch::Sender<()>,
 }
@@ -58,6 +60,7 @@ impl Relay {
             weather: Mutex::new(Weather::Fair),
             swallowed_before: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
+            found_before: watch::Sender::new(0),
             cuts: watch::Sender::new(()),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -84,6 +87,12 @@ impl Relay {
     pub(crate) fn swallow(&self) {
         let accepted = self.shared.accepted.load(Ordering::SeqCst);
         self.shared.swallowed_before.store(accepted, Ordering::SeqCst);
+    }
+
+    /// Both ends of those that were swallowed find out, as keepalives would have them.
+    pub(crate) fn find_out(&self) {
+        let swallowed = self.shared.swallowed_before.load(Ordering::SeqCst);
+        self.shared.found_before.send_replace(swallowed);
     }
 
     /// Resets the connections that there are.
@@ -127,8 +136,10 @@ async fn relay(client: TcpStream, number: u64, shared: Arc<Shared>) -> io::Resul
     let (server_in, server_out) = server.into_split();
     let passed = AtomicU64::new(0);
     let mut cuts = shared.cuts.subscribe();
+    let mut found = shared.found_before.subscribe();
     tokio::select! {
         _ = cuts.changed() => Ok(()),
+        _ = found.wait_for(|before| number < *before) => Ok(()),
         ended = pass(client_in, server_out, number, &shared, &passed) => ended,
         ended = pass(server_in, client_out, number, &shared, &passed) => ended,
     }
