@@ -144,6 +144,9 @@ pub mod flow {
     pub mod partition {
         pub use crate::flow::partition::PartitionNumber;
     }
+    pub mod park_reason {
+        pub use crate::flow::park_reason::ParkReason;
+    }
     pub mod relation {
         pub use crate::flow::relation::Column;
         pub use crate::flow::relation::Relation;
@@ -155,7 +158,6 @@ pub mod flow {
         pub use crate::flow::settlement::DeliveryOutcome;
         pub use crate::flow::settlement::EndpointIndex;
         pub use crate::flow::settlement::LaneReport;
-        pub use crate::flow::settlement::ParkReason;
     }
     pub mod time {
         pub use crate::flow::time::Timestamp;
@@ -343,8 +345,8 @@ pub mod store {
         pub use crate::store::push_log::AttemptOutcome;
         pub use crate::store::push_log::LoggedAttempt;
         pub use crate::store::push_log::LoggedBatch;
-        pub use crate::store::push_log::PushLogFilter;
-        pub use crate::store::push_log::list;
+        pub use crate::store::push_log::filter::PushLogFilter;
+        pub use crate::store::push_log::filter::list;
     }
     pub mod resend {
         pub use crate::store::resend::ClaimPortion;

@@ -6,16 +6,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backfill::context::BackfillContext;
+use crate::backfill::pause_or_cancel::LOOK_EVERY;
+use crate::backfill::pause_or_cancel::is_running;
 use crate::backfill::pump_orders::BackfillOrder;
 use crate::backfill::pump_orders::ChunkFate;
 use crate::backfill::run_error::RunError;
 use crate::flow::backfill::BackfillId;
 use crate::flow::backfill::BackfillTarget;
-use crate::store::backfills;
-use crate::store::backfills::BackfillState;
-
-/// How often a backfill that waits looks whether somebody has paused or cancelled it.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// What became of a chunk that was sent.
 pub(super) enum SendEnd {
@@ -66,7 +63,7 @@ impl HandedChunk<'_> {
             tokio::select! {
                 biased;
                 fate = &mut self.fate => return Ok(fate.map_or(FateSeen::Closed, FateSeen::Told)),
-                () = tokio::time::sleep(LOOK) => {
+                () = tokio::time::sleep(LOOK_EVERY) => {
                     if !is_running(self.service, self.id).await? {
                         return Ok(FateSeen::Stopped);
                     }
@@ -93,14 +90,4 @@ enum FateSeen {
     Stopped,
     /// walhook ends.
     Closed,
-}
-
-/// Whether nobody has paused or cancelled it.
-pub(super) async fn is_running(
-    service: &BackfillContext,
-    id: BackfillId,
-) -> Result<bool, RunError> {
-    let mut session = service.pool.session().await?;
-    let found = backfills::list(session.client(), service.slot(), Some(id.0), 1).await?;
-    Ok(found.first().is_some_and(|found| found.state == BackfillState::Running))
 }

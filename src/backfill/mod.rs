@@ -22,6 +22,7 @@
 //! | `looked_keys` | Which rows that have got another key have to be looked for |
 //! | `moved_rows` | Reads rows that have got another key where they are |
 //! | `moves` | Which rows get another key |
+//! | `pause_or_cancel` | Whether an operator has paused or cancelled it |
 //! | `pump_orders` | What the reader tells the pump, and what the pump answers |
 //! | `pace` | How much a chunk may be, and when the next is due |
 //! | `query` | The statements that read rows |
@@ -46,6 +47,7 @@ pub(crate) mod looked_keys;
 pub(crate) mod moved_rows;
 pub(crate) mod moves;
 pub(crate) mod pace;
+mod pause_or_cancel;
 pub(crate) mod pump_orders;
 pub(crate) mod query;
 pub(crate) mod read_error;

@@ -40,6 +40,7 @@ use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
 use crate::flow::change::RowTuple;
+use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::event::Event;
 use crate::flow::event::EventExpiry;
 use crate::flow::event::EventFacts;
@@ -52,7 +53,6 @@ use crate::flow::relation::TableName;
 use crate::flow::seen::SeenValues;
 use crate::flow::seen::ValueFingerprint;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::PoisonReason;
 use crate::flow::time::Timestamp;
 
 /// What a change came to under one rule.

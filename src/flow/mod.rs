@@ -11,6 +11,7 @@
 //! | `change` | What the source hands over |
 //! | `commit_times` | When the transactions were committed that positions of the WAL lie behind |
 //! | `compact` | JSON text without the white space between its tokens |
+//! | `dead_letter_reason` | Why a delivery was given up |
 //! | `endpoint_watermarks` | How far each endpoint has come by itself |
 //! | `event` | Events |
 //! | `exit_status` | How a command ends |
@@ -20,6 +21,7 @@
 //! | `lease` | One request to make |
 //! | `nearest_name` | Which of the known names a misspelt one was meant to be |
 //! | `lsn` | Positions in PostgreSQL's write-ahead log |
+//! | `park_reason` | Why a delivery was parked |
 //! | `partition` | The parts that a source's endpoints fall into |
 //! | `quote` | Identifiers and texts in SQL |
 //! | `raw_json` | A body within a JSON document, as it is |
@@ -40,6 +42,7 @@ pub(crate) mod budget;
 pub(crate) mod change;
 pub(crate) mod commit_times;
 pub(crate) mod compact;
+pub(crate) mod dead_letter_reason;
 pub(crate) mod endpoint_watermarks;
 pub(crate) mod event;
 pub(crate) mod exit_status;
@@ -49,6 +52,7 @@ pub(crate) mod key;
 pub(crate) mod lease;
 pub(crate) mod lsn;
 pub(crate) mod nearest_name;
+pub(crate) mod park_reason;
 pub(crate) mod partition;
 pub(crate) mod quote;
 pub(crate) mod raw_json;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::flow::backfill::BackfillStep;
 use crate::flow::backfill::MovedRow;
+use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
@@ -21,7 +22,6 @@ use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::seen::SeenValues;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::PoisonReason;
 use crate::flow::time::Timestamp;
 
 /// What the pump tells the watermark, in commit order, before the lanes hear of it.

@@ -19,8 +19,8 @@ use crate::config::settings;
 use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::BacklogStanding;
 use crate::flow::backlog::RefilledRow;
+use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::lease::Lease;
-use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::LaneReport;
@@ -424,7 +424,7 @@ async fn a_backlog_from_before_waits_until_the_source_has_caught_up_and_comes_fi
     for n in 10..50 {
         let parked = DeliveryOutcome::Parked {
             next_attempt: None,
-            reason: crate::flow::settlement::ParkReason::Outage,
+            reason: crate::flow::park_reason::ParkReason::Outage,
         };
         database.commit(Settlement {
             event: event(n, n % 10),

@@ -56,13 +56,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::event::Event;
 use crate::flow::lease::Lease;
 use crate::flow::lease::LeaseId;
-use crate::flow::settlement::DeathReason;
+use crate::flow::park_reason::ParkReason;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
-use crate::flow::settlement::ParkReason;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;

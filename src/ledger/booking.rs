@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::failpoint;
+use crate::flow::dead_letter_reason::DeathReason;
+use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::event::Event;
-use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::DeliveryAttempt;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
-use crate::flow::settlement::PoisonReason;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::time::whole_millis;

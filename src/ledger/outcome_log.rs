@@ -4,9 +4,9 @@
 //! the event has them; nothing else of the row, no body and no secret is logged.
 
 use crate::config::settings::LoggedOutcomes;
+use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
-use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::whole_millis;

@@ -86,15 +86,15 @@ mod tests {
 
     use super::*;
     use crate::flow::body::EventBody;
+    use crate::flow::dead_letter_reason::DeathReason;
     use crate::flow::event::EventFacts;
     use crate::flow::event::IdOrigin;
     use crate::flow::key::EventKeys;
     use crate::flow::lsn::Lsn;
     use crate::flow::lsn::Position;
+    use crate::flow::park_reason::ParkReason;
     use crate::flow::relation::TableName;
-    use crate::flow::settlement::DeathReason;
     use crate::flow::settlement::EndpointIndex;
-    use crate::flow::settlement::ParkReason;
     use crate::flow::settlement::ReplayId;
     use crate::flow::time::Timestamp;
     use crate::flow::write_back::TargetRow;

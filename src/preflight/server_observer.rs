@@ -10,7 +10,6 @@ use crate::clock::since_boot;
 use crate::config::settings::PostgresSettings;
 use crate::config::settings::ServerSettings;
 use crate::flow::relation::TableName;
-use crate::flow::time::Timestamp;
 use crate::lane::overflow_delay::WalHold;
 use crate::preflight::attached_partitions::AttachedPartitions;
 use crate::preflight::clock_offset::OffsetWatch;
@@ -21,8 +20,8 @@ use crate::replication::error::SourceError;
 use crate::replication::gap::ChangeGap;
 use crate::replication::gap::GapCause;
 use crate::replication::gap_survey;
+use crate::replication::retained_wal;
 use crate::replication::status::StatusHandle;
-use crate::replication::status::WalView;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::error::StoreError;
@@ -30,18 +29,6 @@ use crate::telemetry::metrics::ReplicationMetrics;
 
 /// Often enough for a graph and for a clock that drifts; each time one read of the catalog.
 const INTERVAL: Duration = Duration::from_secs(5);
-
-/// On a standby the WAL ends where it has been replayed.
-const QUESTION: &str = "
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-           e.lsn::text,
-           coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.confirmed_flush_lsn), 0)::bigint,
-           coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.restart_lsn), 0)::bigint,
-           s.safe_wal_size,
-           nullif(pg_catalog.pg_size_bytes(pg_catalog.current_setting('max_slot_wal_keep_size')), -1)
-    FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-                      ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) e
-    LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
 
 const CONFIRMED: &str = "
     SELECT confirmed_flush_lsn::text FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
@@ -155,7 +142,7 @@ impl ServerObserver {
     /// Says so when more WAL is kept than can still be written before the slot may be lost.
     fn look_at_limit(&self, was_in_danger: &mut bool) {
         let Some(wal) = self.status.view().wal else { return };
-        let is_in_danger = wal.safe_bytes.is_some_and(|safe| safe <= wal.retained_bytes);
+        let is_in_danger = wal.is_halfway();
         if is_in_danger && !*was_in_danger {
             tracing::warn!(
                 slot = self.settings.slot,
@@ -221,28 +208,13 @@ impl ServerObserver {
         };
         let client = &session.insert(open).client;
         let asked = since_boot();
-        let row = client.query_one(QUESTION, &[&self.settings.slot]).await?;
-        let (micros, current): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-        let (lag, retained): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
-        let answered = since_boot();
-        self.clock.measured(asked, Timestamp::from_micros(micros), answered);
-        let (lag, retained) = (lag.unsigned_abs(), retained.unsigned_abs());
-        let safe: Option<i64> = row.try_get(4)?;
-        let safe_bytes = safe.map(|safe| u64::try_from(safe).unwrap_or(0));
-        self.metrics.set_retained_wal(retained);
-        self.metrics.set_safe_wal(safe_bytes);
+        let (time, wal) = retained_wal::ask(client, &self.settings.slot).await?;
+        self.clock.measured(asked, time, since_boot());
+        self.metrics.set_retained_wal(wal.retained_bytes);
+        self.metrics.set_safe_wal(wal.safe_bytes);
         // Where the server would drop the slot's WAL one day, half of the way is far enough.
-        let is_halfway = safe_bytes.is_some_and(|safe| safe < retained);
-        self.wal_hold.note_retained(if is_halfway { u64::MAX } else { lag });
-        let limit: Option<i64> = row.try_get(5)?;
-        let limit_bytes = limit.and_then(|limit| u64::try_from(limit).ok());
-        self.status.wal(WalView {
-            current,
-            lag_bytes: lag,
-            retained_bytes: retained,
-            safe_bytes,
-            limit_bytes,
-        });
+        self.wal_hold.note_retained(if wal.is_halfway() { u64::MAX } else { wal.lag_bytes });
+        self.status.wal(wal);
         Ok(())
     }
 }

@@ -24,6 +24,7 @@
 //! | `catalog_questions` | What the stream does not tell, asked over a session of plain SQL |
 //! | `reader` | A checked cursor over one message of the replication stream |
 //! | `reconnect` | Makes a lost connection anew, for a slot that was ours a moment ago |
+//! | `retained_wal` | How much WAL the server keeps for the slot, and how much more it may |
 //! | `sample` | A few rows of a table as it is, in the shape in which the stream would bring them |
 //! | `schema_fault` | What about the definition of a table, or about what a publication covers, does not allow the work |
 //! | `slot` | What PostgreSQL's catalog says about one replication slot |
@@ -50,6 +51,7 @@ pub(crate) mod pgoutput;
 mod positions;
 pub(crate) mod reader;
 pub(crate) mod reconnect;
+pub(crate) mod retained_wal;
 pub(crate) mod sample;
 pub(crate) mod schema_fault;
 pub(crate) mod slot;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::flow::lsn::Lsn;
+use crate::replication::retained_wal::WalView;
 
 /// Changes do not really flow when the stream was silent or blocked for longer than this. The
 /// server speaks at least every half `wal_sender_timeout`, at most every 30 s by its default.
@@ -91,21 +92,6 @@ pub(crate) struct ServerView {
     pub timeline: u32,
     pub slot: String,
     pub publication: String,
-}
-
-/// The slot as the server sees it.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct WalView {
-    /// The end of the server's WAL.
-    pub current: String,
-    /// Bytes from the confirmed position to the end.
-    pub lag_bytes: u64,
-    /// Bytes that the server keeps for the slot.
-    pub retained_bytes: u64,
-    /// Bytes that can be written before the slot may be lost; `None` without a limit.
-    pub safe_bytes: Option<u64>,
-    /// What the server keeps for a slot at most (`max_slot_wal_keep_size`).
-    pub limit_bytes: Option<u64>,
 }
 
 /// A copy of the status at one moment.

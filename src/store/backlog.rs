@@ -25,7 +25,7 @@ use tokio_postgres::types::Type;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
-use crate::flow::settlement::ParkReason;
+use crate::flow::park_reason::ParkReason;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
 use crate::store::body_codec;

@@ -26,7 +26,7 @@ pub(crate) struct WaitingDelivery {
     pub next_attempt: Option<Timestamp>,
     pub parked_at: Timestamp,
     pub committed: Timestamp,
-    /// See [`crate::flow::settlement::ParkReason::as_str`].
+    /// See [`crate::flow::park_reason::ParkReason::as_str`].
     pub reason: String,
     /// What came of the last attempt.
     pub failure: Option<String>,

@@ -6,9 +6,9 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
 use crate::api::requests::field_kinds::words_schema;
+use crate::replication::retained_wal::WalView;
 use crate::replication::status::SlotHolder;
 use crate::replication::status::StatusView;
-use crate::replication::status::WalView;
 
 /// The source at one moment.
 #[derive(Debug, Serialize, ToSchema)]

@@ -23,7 +23,8 @@ use crate::store::event_history;
 use crate::store::event_history::NeighbourEvent;
 use crate::store::event_history::WaitingDelivery;
 use crate::store::push_log;
-use crate::store::push_log::PushLogFilter;
+use crate::store::push_log::filter;
+use crate::store::push_log::filter::PushLogFilter;
 
 /// Attempts that are told, the newest.
 const ATTEMPTS_MAX: u32 = 200;
@@ -77,7 +78,7 @@ pub(crate) async fn show(
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
     let filter = PushLogFilter { event: Some(event), ..PushLogFilter::default() };
-    let attempts = push_log::list(session.client(), slot, &filter, None, ATTEMPTS_MAX).await?;
+    let attempts = filter::list(session.client(), slot, &filter, None, ATTEMPTS_MAX).await?;
     let waiting = event_history::waiting(session.client(), slot, event).await?;
     let filter = LetterFilter {
         event: Some(event),

@@ -28,7 +28,7 @@ use crate::store::push_log;
 use crate::store::push_log::AttemptOutcome;
 use crate::store::push_log::PushLogCursor;
 use crate::store::push_log::PushLogEntry;
-use crate::store::push_log::PushLogFilter;
+use crate::store::push_log::filter::PushLogFilter;
 
 const PAGE: u32 = 50;
 /// With bodies of up to 1 MiB each, an answer is made in memory.

@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use crate::backfill::handed_chunk;
-use crate::backfill::handed_chunk::LOOK;
+use crate::backfill::pause_or_cancel;
+use crate::backfill::pause_or_cancel::LOOK_EVERY;
 use crate::backfill::reader;
 use crate::backfill::run::BackfillRun;
 use crate::backfill::run_error::RunError;
@@ -64,7 +64,7 @@ impl BackfillRun<'_> {
         reason: impl Fn() -> String,
     ) -> Result<bool, RunError> {
         tokio::time::sleep(reader::WRITERS_POLL).await;
-        if said.elapsed() <= LOOK {
+        if said.elapsed() <= LOOK_EVERY {
             return Ok(true);
         }
         *said = Instant::now();
@@ -93,7 +93,7 @@ impl BackfillRun<'_> {
         while let Some(wait) =
             due.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
         {
-            tokio::time::sleep(wait.min(LOOK)).await;
+            tokio::time::sleep(wait.min(LOOK_EVERY)).await;
             if !self.is_running().await? {
                 return Ok(false);
             }
@@ -116,7 +116,7 @@ impl BackfillRun<'_> {
     }
 
     async fn is_running(&self) -> Result<bool, RunError> {
-        handed_chunk::is_running(self.service, self.stored.id).await
+        pause_or_cancel::is_running(self.service, self.stored.id).await
     }
 
     /// Has the status say what it waits for.

@@ -4,8 +4,8 @@
 //! has left memory is remembered by its id until then: a row that is not committed yet must not be
 //! passed over, and one that is about to be deleted must not come in again.
 
+use crate::flow::park_reason::ParkReason;
 use crate::flow::settlement::DurableIn;
-use crate::flow::settlement::ParkReason;
 use crate::lane::core::DeliveryPhase;
 use crate::lane::core::DeliveryPlace;
 use crate::lane::core::LaneNow;

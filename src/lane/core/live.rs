@@ -1,9 +1,9 @@
 //! What can be changed while the lane runs: its settings, whether it sends, and that it ends.
 
+use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::lease::LeaseId;
-use crate::flow::settlement::DeathReason;
+use crate::flow::park_reason::ParkReason;
 use crate::flow::settlement::DurableIn;
-use crate::flow::settlement::ParkReason;
 use crate::lane::core::DeliveryPhase;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;

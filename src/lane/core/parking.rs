@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::flow::event::Event;
 use crate::flow::lease::LeaseId;
+use crate::flow::park_reason::ParkReason;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
-use crate::flow::settlement::ParkReason;
 use crate::flow::time::Timestamp;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;

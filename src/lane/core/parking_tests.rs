@@ -7,7 +7,7 @@ use crate::flow::backlog::BacklogStanding;
 use crate::flow::backlog::RefilledRow;
 use crate::flow::key::EventKeys;
 use crate::flow::key::KeyHash;
-use crate::flow::settlement::ParkReason;
+use crate::flow::park_reason::ParkReason;
 use crate::flow::verdict::AttemptReach;
 use crate::flow::verdict::FailureClass;
 use crate::lane::core::sweep::SWEEP_INTERVAL;

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use crate::flow::settlement::DeathReason;
+use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
 use crate::lane::core::DeliveryPhase;

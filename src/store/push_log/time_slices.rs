@@ -16,8 +16,8 @@ use tokio_postgres::error::SqlState;
 use crate::flow::time::Timestamp;
 use crate::store::push_log::PushLogCursor;
 use crate::store::push_log::PushLogEntry;
-use crate::store::push_log::PushLogFilter;
-use crate::store::push_log::list;
+use crate::store::push_log::filter::PushLogFilter;
+use crate::store::push_log::filter::list;
 use crate::store::state_error::StateError;
 
 /// How long a page may take in all, as far as that can be foreseen.

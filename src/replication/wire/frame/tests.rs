@@ -131,8 +131,7 @@ async fn while_the_stream_is_behind_the_servers_commits_bytes_gather_however_few
     let ms = Duration::from_millis;
     // A transaction that was sent at once, one that was late, a part of it, one that was very late, one in time again.
     let (very_late, in_time) = (begin(ms(60)), begin(ms(4)));
-    let reads =
-        [begin(ms(1)), begin(ms(6)), data(1, b"Ix"), very_late, in_time, data(1, b"Ix")];
+    let reads = [begin(ms(1)), begin(ms(6)), data(1, b"Ix"), very_late, in_time, data(1, b"Ix")];
     for bytes in reads {
         server.write_all(&bytes).await.unwrap();
         let started = Instant::now();
