@@ -43,7 +43,7 @@ use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::endpoints::row_ids;
 use crate::endpoints::wanted_rows::WantedEndpoint;
 use crate::endpoints::wanted_rows::wanted;
-use crate::pipeline::changed_rows::ChangedRows;
+use crate::pipeline::endpoint_row_changes::ChangedRows;
 use crate::pipeline::endpoint_update::RefreshRequest;
 use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::handles::SharedHandles;

@@ -9,8 +9,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::endpoints::wanted_rows::WantedEndpoint;
-use crate::pipeline::changed_rows::ChangedRows;
-use crate::pipeline::changed_rows::KeyColumn;
+use crate::pipeline::endpoint_row_changes::ChangedRows;
+use crate::pipeline::endpoint_row_changes::KeyColumn;
 use crate::preflight::endpoint_rows::Row;
 
 /// A row as it was read last. Rows themselves would take more than all else that an endpoint takes.

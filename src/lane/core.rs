@@ -17,16 +17,17 @@
 //! - nothing waits for long and holds the WAL: it is parked, which means that the ledger writes it
 //!   into the backlog. While the endpoint is out of order, all but what is in flight is parked.
 //!
-//! `dispatch` chooses what is sent, `breaker`, `pace` and `delays` say when; `parking` decides what
-//! is parked, `spill` keeps the order between memory and backlog, `sweep` keeps the backlog's limits,
-//! and `live` changes all of it while it runs.
+//! `dispatch` chooses what is sent, `breaker`, `pace` and `retry_delays` say when; `parking` decides what
+//! is parked, `spill` keeps the order between memory and backlog, `backlog_limits` keeps the backlog's limits,
+//! `memory_pressure` gives memory back, and `live` changes all of it while it runs.
 
+mod backlog_limits;
 pub(crate) mod breaker;
 mod concurrency;
 mod cursor;
 mod dispatch;
-mod evict;
 mod live;
+mod memory_pressure;
 mod order;
 mod pace;
 mod parking;
@@ -35,7 +36,6 @@ mod retry_queue;
 mod settle;
 pub(crate) mod spill;
 mod split;
-mod sweep;
 
 #[cfg(test)]
 mod backlog_model;

@@ -13,7 +13,7 @@ use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::EndpointsVersion;
 use crate::lane::sender::LaneSender;
-use crate::pipeline::changed_rows::ChangedRows;
+use crate::pipeline::endpoint_row_changes::ChangedRows;
 
 /// Other endpoints, from the next change on. Lanes and ledger know of them.
 #[derive(Debug)]

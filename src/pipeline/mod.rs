@@ -11,8 +11,8 @@
 //! | `already_settled` | What an earlier run has settled beyond the settled prefix |
 //! | `backlog_reader` | Reads the backlog for the lanes |
 //! | `captured_stream` | Where the pump reads from |
-//! | `changed_rows` | Which rows of the table of `[endpoints_from]` a transaction has changed |
 //! | `crash_guard` | What the pump does about a change over which walhook has crashed; see `runs` |
+//! | `endpoint_row_changes` | Which rows of the table of `[endpoints_from]` a transaction has changed |
 //! | `endpoint_update` | What the pump is told between two changes of the stream |
 //! | `fence` | Keeps the right to send, and keeps requests back without it |
 //! | `free_memory` | Gives memory that is free back to the operating system, also when there is nothing to do |
@@ -30,8 +30,8 @@
 pub(crate) mod already_settled;
 pub(crate) mod backlog_reader;
 pub(crate) mod captured_stream;
-pub(crate) mod changed_rows;
 pub(crate) mod crash_guard;
+pub(crate) mod endpoint_row_changes;
 pub(crate) mod endpoint_update;
 pub(crate) mod fence;
 pub(crate) mod free_memory;

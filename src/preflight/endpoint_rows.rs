@@ -12,7 +12,7 @@ use tokio_postgres::Client as Sql;
 use crate::config::configuration::Settings;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
-use crate::pipeline::changed_rows::KeyColumn;
+use crate::pipeline::endpoint_row_changes::KeyColumn;
 use crate::preflight::endpoint_rows::reading::KeyedQuestion;
 use crate::preflight::endpoint_rows::reading::question;
 use crate::preflight::old_rows;

@@ -12,6 +12,7 @@
 //! and goes through the lane, whose limits hold. With nothing to send, one question every few
 //! seconds is all that this costs; nothing is written.
 
+mod backlog_ages;
 mod orphans;
 mod pace;
 mod recount;
@@ -28,12 +29,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::MissedTickBehavior;
-use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::configuration::Settings;
 use crate::endpoints::registry::RegistryHandle;
-use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::partition::PartitionNumber;
 use crate::pipeline::handles::SharedHandles;
@@ -45,8 +44,6 @@ use crate::redelivery::service::POLL;
 use crate::redelivery::service::RedeliveryService;
 use crate::redelivery::worker::ResendWorker;
 use crate::store::dead_letters;
-use crate::store::overview;
-use crate::store::overview::WaitingCounts;
 use crate::store::ownership::StateOwnership;
 use crate::store::replay_orders;
 use crate::store::replay_orders::ReplayTally;
@@ -65,9 +62,6 @@ const STATEMENT_MAX: Duration = Duration::from_secs(20);
 /// How often closed letters are purged, and how many one statement takes.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 const PURGE_ROWS: u64 = 1000;
-
-/// Endpoints whose backlog's age is asked for at once.
-const AGED_MAX: usize = 1000;
 
 /// Starts the sending of what operators ask for, to the endpoints of the registry.
 pub(crate) fn start(
@@ -215,30 +209,13 @@ impl RedeliveryService {
         if let Ok(sizes) = dead_letters::sizes(session.client(), self.holding.slot()).await {
             self.recount.compare(&fleet.roster(), &sizes);
         }
-        self.age_backlogs(&fleet.roster(), session.client()).await;
-    }
-
-    /// Says how old the oldest event of each backlog is; of a thousand of them at most.
-    async fn age_backlogs(&self, roster: &EndpointSnapshot, client: &Client) {
-        let parked = roster.listed.iter().filter(|shown| shown.metrics.pending_backlog.get() > 0);
-        let names: Vec<&str> = parked.map(|shown| &*shown.endpoint.name).take(AGED_MAX).collect();
-        let slot = self.holding.slot();
-        let waiting = match names.is_empty() {
-            true => Vec::new(),
-            false => match overview::waiting(client, slot, &names).await {
-                Ok(waiting) => waiting,
-                Err(_away) => return,
-            },
-        };
-        let now = self.clock.now();
-        let waiting: HashMap<&str, &WaitingCounts> =
-            waiting.iter().map(|waiting| (&*waiting.endpoint, waiting)).collect();
-        for shown in &roster.listed {
-            let found = waiting.get(&*shown.endpoint.name);
-            let oldest = found.and_then(|waiting| waiting.oldest);
-            let age = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
-            shown.metrics.oldest_pending.set(age.as_secs_f64());
-        }
+        backlog_ages::look(
+            &fleet.roster(),
+            session.client(),
+            self.holding.slot(),
+            self.clock.now(),
+        )
+        .await;
     }
 
     /// Purges letters that were closed long ago.

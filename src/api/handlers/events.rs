@@ -22,7 +22,6 @@ use crate::store::dead_letters::LetterState;
 use crate::store::event_history;
 use crate::store::event_history::NeighbourEvent;
 use crate::store::event_history::WaitingDelivery;
-use crate::store::push_log;
 use crate::store::push_log::filter;
 use crate::store::push_log::filter::PushLogFilter;
 

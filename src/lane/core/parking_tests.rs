@@ -10,7 +10,7 @@ use crate::flow::key::KeyHash;
 use crate::flow::park_reason::ParkReason;
 use crate::flow::verdict::AttemptReach;
 use crate::flow::verdict::FailureClass;
-use crate::lane::core::sweep::SWEEP_INTERVAL;
+use crate::lane::core::backlog_limits::SWEEP_INTERVAL;
 use crate::lane::core::tests::Bench;
 use crate::lane::core::tests::numbers;
 use crate::lane::samples::delivered;

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use crate::config::configuration::Settings;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::flow::quote::identifier;
-use crate::pipeline::changed_rows::KeyColumn;
+use crate::pipeline::endpoint_row_changes::KeyColumn;
 use crate::preflight::grants;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::ServerError;
