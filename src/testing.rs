@@ -260,6 +260,9 @@ pub mod replication {
 
 #[cfg(feature = "demo")]
 pub mod sandbox {
+    pub mod broker {
+        pub use crate::sandbox::broker::SandboxBroker;
+    }
     pub mod cluster {
         pub use crate::sandbox::cluster::ClusterOptions;
         pub use crate::sandbox::cluster::SandboxCluster;

@@ -15,6 +15,7 @@ mod client;
 mod identity;
 mod load;
 mod measure;
+mod members;
 mod plan;
 mod plot;
 mod process;

@@ -11,14 +11,15 @@ usage: cargo bench --bench walhook -- [--runs N] [--only PART]... [--out DIR]
 
   --runs N       the median of N runs is shown (default 5)
   --only PART    of throughput, decode, latency, slow, endpoints, many,
-                 shapes, restarts, memory, inbound, push-log, backfill, plots
+                 shapes, restarts, memory, inbound, push-log, backfill, roles,
+                 plots
   --out DIR      where walhook.json and the plots go (default target/bench)
   --binary FILE  another build of walhook to measure
   --small        once, with little of everything, to see that it works; its figures mean nothing
 ";
 
 /// The parts in the order in which they run.
-pub(crate) const PARTS: [&str; 13] = [
+pub(crate) const PARTS: [&str; 14] = [
     "throughput",
     "decode",
     "latency",
@@ -31,6 +32,7 @@ pub(crate) const PARTS: [&str; 13] = [
     "inbound",
     "push-log",
     "backfill",
+    "roles",
     "plots",
 ];
 

@@ -118,11 +118,26 @@ pub(crate) struct Walhook {
 impl Walhook {
     /// Starts it on `slot`. What it logs goes to a file, as it would in operation.
     pub(crate) fn start(stage: &Stage, slot: &str, job: &Job) -> anyhow::Result<Self> {
+        Self::start_as(None, stage, slot, job)
+    }
+
+    /// The same for one of several members: its role, and the broker's URL.
+    pub(crate) fn start_as(
+        role: Option<(&str, &str)>,
+        stage: &Stage,
+        slot: &str,
+        job: &Job,
+    ) -> anyhow::Result<Self> {
         let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let home = tempfile::tempdir()?;
-        fs::write(home.path().join("walhook.toml"), toml(stage, slot, http, job)?)?;
+        let mut text = toml(stage, slot, http, job)?;
+        if let Some((_, broker)) = role {
+            text += &format!("\n[relay]\nurl = \"{broker}\"\nreplicas = 1\n");
+        }
+        fs::write(home.path().join("walhook.toml"), text)?;
         let child = Command::new(&stage.binary)
             .arg("run")
+            .args(role.into_iter().flat_map(|(role, _)| ["--role", role]))
             .current_dir(home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

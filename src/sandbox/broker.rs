@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::sandbox::broker_installation::BrokerInstallation;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
+use crate::sandbox::find_broker::find_broker;
 use crate::sandbox::port::PORT_ATTEMPTS_MAX;
 use crate::sandbox::port::free_port;
 use crate::sandbox::program::ProgramCall;
@@ -24,12 +25,21 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running server, on 127.0.0.1 only. Dropping it ends it and removes what it has stored.
 #[derive(Debug)]
-pub(crate) struct SandboxBroker {
+pub struct SandboxBroker {
     _program: SandboxProgram,
     port: u16,
 }
 
 impl SandboxBroker {
+    /// Starts the server that the environment has, or one that is fetched.
+    ///
+    /// # Errors
+    /// There is none and none could be fetched; as [`Self::start`].
+    pub fn found() -> Result<Self, SandboxError> {
+        let at = Surroundings::read();
+        Self::start(&find_broker(&at, &mut |_| {})?, &at)
+    }
+
     /// Starts a server and waits until it answers.
     ///
     /// # Errors
@@ -53,7 +63,7 @@ impl SandboxBroker {
     }
 
     /// The URL of `[relay]`.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 }

@@ -151,6 +151,18 @@ impl Bench {
         customers: Option<u64>,
     ) -> anyhow::Result<Seen> {
         let walhook = self.live(job)?;
+        let seen = self.under_load_now(rate, window, customers)?;
+        walhook.end(&self.stage)?;
+        Ok(seen)
+    }
+
+    /// The same where it runs already.
+    pub(super) fn under_load_now(
+        &self,
+        rate: u64,
+        window: Duration,
+        customers: Option<u64>,
+    ) -> anyhow::Result<Seen> {
         // Connections are made before what is measured, not in it.
         let warm_up = self
             .plan
@@ -171,7 +183,6 @@ impl Bench {
         let end = inserted.rows - (receiver.events() - before).min(inserted.rows);
         receiver.wait_for(before + inserted.rows, LIMIT)?;
         let latencies = receiver.take_latencies();
-        walhook.end(&self.stage)?;
         let sorted = latencies.iter().map(|latency| latency.as_secs_f64() * 1e3).collect();
         Ok(Seen { sorted, inserted, open: (half, end) })
     }

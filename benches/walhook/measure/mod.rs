@@ -9,6 +9,7 @@ mod many;
 mod memory;
 mod push_log;
 mod restarts;
+mod roles;
 mod shapes;
 mod slow;
 mod throughput;
@@ -92,6 +93,7 @@ impl Bench {
                 "inbound" => self.inbound()?,
                 "push-log" => self.push_log()?,
                 "backfill" => self.backfill()?,
+                "roles" => self.roles()?,
                 _ => self.plots()?,
             }
         }
