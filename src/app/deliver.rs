@@ -267,6 +267,7 @@ impl Membership {
     ) {
         let Some(owned) = state.owned.remove(&partition) else { return };
         owned.hold.lost();
+        self.common.rosters.ended(partition);
         for name in names_of(&self.settings, partition, self.relay.partitions) {
             self.handles.metrics.forget_endpoint(&name);
         }

@@ -64,6 +64,7 @@ use crate::endpoints::from_table;
 use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
+use crate::endpoints::registry::partition_rosters::PartitionRosters;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
@@ -122,6 +123,8 @@ pub(crate) struct App {
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
     fleet: Arc<OnceLock<RegistryHandle>>,
+    /// Of the partitions that this process owns.
+    partitions: PartitionRosters,
     consent: StartConsent,
     role: MemberRole,
     skip_transaction: Option<Lsn>,
@@ -149,12 +152,15 @@ impl App {
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
         let (fleet, admin) =
             (Arc::default(), api::requests::endpoint_calls::AdminSender::default());
-        let scrape = Arc::new(MetricsScrape::new(Arc::clone(&fleet), &handles, confirmed_out));
-        let shown = (Arc::clone(&scrape), Arc::clone(&fleet));
+        let partitions = PartitionRosters::default();
+        let shown = (Arc::clone(&fleet), partitions.clone());
+        let scrape = MetricsScrape::new(shown.0, shown.1, &handles, confirmed_out);
+        let scrape = Arc::new(scrape);
+        let shown = (Arc::clone(&fleet), partitions.clone());
         let backfills = api::requests::backfill_calls::BackfillSender::default();
         let senders = (Arc::clone(&admin), Arc::clone(&backfills));
         let close = tasks.close_token();
-        let surface = surface(&settings, &handles, shown.0, shown.1, senders, close);
+        let surface = surface(&settings, &handles, Arc::clone(&scrape), shown, senders, close);
         let names = Arc::clone(&surface.endpoints);
         let names: Arc<sampling::EndpointNames> =
             Arc::new(move || names().into_iter().map(|view| view.name).collect());
@@ -176,6 +182,7 @@ impl App {
             handles,
             confirmed,
             fleet,
+            partitions,
             consent,
             role: MemberRole::Alone,
             skip_transaction,
@@ -297,7 +304,8 @@ impl App {
             state_probe::watch(settings.state.clone(), handles.state.clone(), tasks.stop_token());
         tasks.spawn("the probe of the state", probe);
         let budget = MemoryBudget::new(settings.memory.queued_bytes);
-        let common = PartitionContext { broker, budget, share: lane_share(settings) };
+        let rosters = self.partitions.clone();
+        let common = PartitionContext { broker, budget, share: lane_share(settings), rosters };
         let membership = Membership {
             settings: settings.clone(),
             relay,

@@ -24,6 +24,7 @@ use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
+use crate::endpoints::registry::partition_rosters::PartitionRosters;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
@@ -59,6 +60,8 @@ pub(super) struct PartitionContext {
     pub(super) budget: MemoryBudget,
     /// What each lane may hold of the memory budget, and what they count together.
     pub(super) share: (usize, InFlightTotal),
+    /// Where whoever looks finds the endpoints.
+    pub(super) rosters: PartitionRosters,
 }
 
 /// Builds the stages of a partition, whose endpoints alone `settings` has, and starts them.
@@ -74,7 +77,7 @@ pub(super) async fn start(
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let shutdown = ShutdownStages::default();
-    let PartitionContext { broker, budget, share } = common;
+    let PartitionContext { broker, budget, share, rosters } = common;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (ended_in, _ledger_ended) = oneshot::channel();
@@ -89,6 +92,7 @@ pub(super) async fn start(
     let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
     tasks.spawn("the lanes of a partition", registry.run(tasks.stop_token()));
     taken.show(&roster, handles);
+    rosters.begun(taken.holding.partition(), orders.clone());
     let fleet: Arc<OnceLock<RegistryHandle>> = Arc::default();
     drop(fleet.set(orders)); // there is none yet
     let holding = taken.holding.clone();

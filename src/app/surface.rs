@@ -18,6 +18,7 @@ use crate::api::surface::HttpSurface;
 use crate::app::scrape::MetricsScrape;
 use crate::config::configuration::Settings;
 use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::partition_rosters::PartitionRosters;
 use crate::endpoints::registry::snapshot;
 use crate::pipeline::handles::SharedHandles;
 
@@ -31,7 +32,7 @@ pub(super) fn surface(
     settings: &Settings,
     handles: &SharedHandles,
     scrape: Arc<MetricsScrape>,
-    fleet: Arc<OnceLock<RegistryHandle>>,
+    (fleet, partitions): (Arc<OnceLock<RegistryHandle>>, PartitionRosters),
     (admin, backfills): (
         api::requests::endpoint_calls::AdminSender,
         api::requests::backfill_calls::BackfillSender,
@@ -60,7 +61,7 @@ pub(super) fn surface(
         events: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         endpoints: Arc::new(move || match fleet.get() {
             Some(fleet) => fleet.roster().view(),
-            None => configured.clone(),
+            None => partitions.view(&configured),
         }),
         admin,
         backfills,

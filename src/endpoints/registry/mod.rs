@@ -15,6 +15,7 @@
 //! failure.
 
 pub(crate) mod change;
+pub(crate) mod partition_rosters;
 mod pauses;
 mod plan;
 mod renames;

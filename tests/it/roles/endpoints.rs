@@ -99,9 +99,9 @@ async fn an_endpoint_that_does_not_answer_gets_one_request_when_its_partition_mo
     let breaker = "breaker = { failures = 3, cooldown = \"1h\", cap = \"1h\" }\nconcurrency = 8";
     let toml = &with(&short(toml), breaker);
     let mut tail = Service::start_as(TAIL, toml).await;
-    let mut first = Service::start_as(DELIVER, toml).await;
+    let first = Service::start_as(DELIVER, toml).await;
     write(sql, 0..40, 0).await;
-    first.program.wait_for_line("endpoint is out of order", AMPLE).await;
+    first.wait_for_metric("walhook_breaker_open{endpoint=\"e0\"}", 1.0).await;
     let parked = "SELECT count(*) FROM walhook.backlog WHERE endpoint = 'e0'";
     wait_for_text(sql, parked, "40").await;
     let before = at_e0(receiver);
@@ -139,6 +139,10 @@ async fn a_pause_is_kept_when_a_partition_moves() {
         write(sql, (round - 1) * 10..round * 10, 1).await;
         wait_for_text(sql, OTHERS, &(round * 20 * (ENDPOINTS - 1)).to_string()).await;
         wait_for_text(sql, parked, &(round * 20).to_string()).await;
+        let status = worker.get("/api/v1/status").await.json();
+        let shown = status["endpoints"].as_array().unwrap();
+        let shown = shown.iter().find(|endpoint| endpoint["name"] == "e0").unwrap();
+        assert_eq!(shown["state"], "paused", "{status:#}");
         worker = replaced(worker, toml).await;
     }
     assert_eq!((at_e0(receiver), sql.text(since).await), (0, paused_at));
