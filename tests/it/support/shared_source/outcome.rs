@@ -80,6 +80,8 @@ impl SharedSource {
         self.must_be_confirmed().await;
         for number in TAILS.chain(WORKERS) {
             let program = &mut self.members[number].program;
+            // Before that it does not listen for SIGTERM.
+            program.wait_for_line("the HTTP surface is up", AMPLE).await;
             program.terminate();
             assert_eq!(program.wait(AMPLE).await, Some(0), "{}", self.log(number));
         }
