@@ -14,9 +14,8 @@
 //!
 //! An eager reader makes the walsender slow: it flushes after every message and pays for each
 //! wake-up of the reader. So while the stream is behind the server's commits the next read waits a
-//! moment, for bytes to gather, and where it is far behind, or has brought a flood of frames, two. How far
-//! it is behind each transaction says itself: when it was committed and when it was sent, on the server's
-//! clock.
+//! moment, for bytes to gather, and after a flood of frames two. How far it is behind each transaction
+//! says itself: when it was committed and when it was sent, on the server's clock.
 
 mod receive;
 
@@ -73,11 +72,7 @@ pub(crate) const LARGE_BYTES: usize = 64 * 1024;
 /// that is sent at once is on its way for the time that the server needs to write its WAL.
 const BEHIND: Duration = Duration::from_millis(5);
 
-/// One that is sent this long after its commit has a long way to go, however much a read brings: where the
-/// server sends slowly, reads would bring less the more often they are made.
-const FAR_BEHIND: Duration = Duration::from_millis(50);
-
-/// A read that brought this many frames, about four single-row transactions, shows a backlog as well.
+/// So does a read that brought this many frames, about four single-row transactions.
 const MANY_FRAMES: usize = 16;
 
 /// The wait for bytes to gather. The timer's steps are of 1 ms, so it comes to 0.5 to 1.5 ms.
@@ -201,8 +196,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 self.note_lag(out.get(before..));
                 let is_behind = count >= MANY_FRAMES || self.is_behind();
                 let backlog = is_behind && self.buf.len() < READ_BYTES_MIN;
-                let is_flood = count >= FLOOD_FRAMES || self.lag >= FAR_BEHIND;
-                let wait = if is_flood { GATHER_FLOOD } else { GATHER };
+                let wait = if count >= FLOOD_FRAMES { GATHER_FLOOD } else { GATHER };
                 self.gather_until = backlog.then(|| Instant::now() + wait);
                 return Ok(());
             }
