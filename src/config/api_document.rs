@@ -26,6 +26,7 @@ use crate::config::toml_file::problem_notes::ProblemNotes;
 use crate::config::toml_file::toml_reader::TomlSection;
 use crate::config::toml_file::toml_text;
 use crate::config::toml_file::units::parse_duration;
+use crate::flow::secret_header::is_secret_header;
 
 /// What stands for a secret in a document that is shown. Given back, it means what was there.
 pub(crate) const MASK: &str = "[secret]";
@@ -313,18 +314,10 @@ fn is_secret(pointer: &str, text: &str) -> bool {
     match (first, second) {
         ("secret", _) => true,
         _ if is_url(pointer) => text.contains('?'),
-        ("headers", Some(name)) => is_credential(name),
+        ("headers", Some(name)) => is_secret_header(&name.to_ascii_lowercase()),
         (_, Some(_)) => SECRET_KEYS.contains(&last),
         (_, None) => false,
     }
-}
-
-/// Whether a header's name suggests that its value is a secret.
-fn is_credential(name: &str) -> bool {
-    const WORDS: [&str; 9] =
-        ["auth", "cookie", "credential", "key", "passw", "secret", "session", "signature", "token"];
-    let name = name.to_ascii_lowercase();
-    WORDS.iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]

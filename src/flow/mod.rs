@@ -26,6 +26,7 @@
 //! | `quote` | Identifiers and texts in SQL |
 //! | `raw_json` | A body within a JSON document, as it is |
 //! | `relation` | What a table looked like when a row of it was written |
+//! | `secret_header` | Which headers hold secrets |
 //! | `seen` | Values that were seen |
 //! | `settlement` | What became of an event at an endpoint |
 //! | `time` | Points in time as walhook carries them |
@@ -57,6 +58,7 @@ pub(crate) mod partition;
 pub(crate) mod quote;
 pub(crate) mod raw_json;
 pub(crate) mod relation;
+pub(crate) mod secret_header;
 pub(crate) mod seen;
 pub(crate) mod settlement;
 pub(crate) mod time;

@@ -18,6 +18,7 @@ use crate::delivery::request::request_template::FilledRequest;
 use crate::flow::event::EventId;
 use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
+use crate::flow::secret_header::is_secret_header;
 use crate::flow::trace::TRACEPARENT;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -124,7 +125,7 @@ pub(crate) fn fixed(endpoint: &Endpoint) -> Result<HeaderMap, DeliveryError> {
         headers.remove(extra);
         for value in endpoint.headers.get_all(extra) {
             let mut value = value.clone();
-            value.set_sensitive(value.is_sensitive() || is_secret(extra));
+            value.set_sensitive(value.is_sensitive() || is_secret_header(extra.as_str()));
             headers.append(extra, value);
         }
     }
@@ -231,7 +232,7 @@ fn show<'a>(
 ) {
     for (name, value) in headers {
         let (ids, url);
-        let text = if value.is_sensitive() || is_secret(name) {
+        let text = if value.is_sensitive() || is_secret_header(name.as_str()) {
             MASK.as_bytes()
         } else if *name == EVENT_IDS {
             let commas = memchr::memchr_iter(b',', value.as_bytes()).count();
@@ -249,28 +250,6 @@ fn show<'a>(
         }
         shown.push(name.as_str(), text);
     }
-}
-
-/// Whether a header's name suggests that its value is a secret. Asked for every header of every
-/// attempt: most letters begin none of the words.
-fn is_secret(name: &HeaderName) -> bool {
-    let mut rest = name.as_str().as_bytes();
-    while let [first, after @ ..] = rest {
-        let words: &[&[u8]] = match first {
-            b'a' => &[b"auth"],
-            b'c' => &[b"cookie", b"credential"],
-            b'k' => &[b"key"],
-            b'p' => &[b"passw"],
-            b's' => &[b"secret", b"session", b"signature"],
-            b't' => &[b"token"],
-            _ => &[],
-        };
-        if words.iter().any(|word| rest.starts_with(word)) {
-            return true;
-        }
-        rest = after;
-    }
-    false
 }
 
 #[cfg(test)]
