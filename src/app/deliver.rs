@@ -20,25 +20,33 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::App;
 use crate::app::deliver::share::ShareStep;
 use crate::app::deliver::share::next_step;
+use crate::app::observation::observer;
 use crate::app::partition;
 use crate::app::partition::PartitionContext;
+use crate::app::tail_relay;
 use crate::clock::since_boot;
 use crate::config::configuration::Settings;
 use crate::config::settings::RelaySettings;
+use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::ha::partition_state;
 use crate::ha::shared_source::names_of;
 use crate::pipeline::handles::SharedHandles;
+use crate::pipeline::lanes;
 use crate::pipeline::process_name::own_name;
+use crate::pipeline::state_probe;
+use crate::preflight::state_session;
 use crate::replication::slot_ownership::SlotOwnership;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::members;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
+use crate::store::push_totals;
 use crate::store::source_members::MEMBER_ALIVE;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
@@ -82,6 +90,42 @@ struct MembershipState {
     failed: BTreeMap<PartitionNumber, Instant>,
     /// What the log was told of why nothing is taken.
     told: Option<String>,
+}
+
+impl App {
+    /// Ends when partitions are looked for.
+    pub(super) async fn begin_delivering(&mut self) -> anyhow::Result<()> {
+        let relay = tail_relay::settings_of(&self.settings)?.clone();
+        let Self { settings, handles, tasks, .. } = self;
+        let state = state_session::open(settings).await?;
+        handles.stats.resume(&push_totals::load(&state.client, &settings.postgres.slot).await?);
+        drop(state);
+        let (observer, session) = observer(settings, handles, None).await?;
+        let stop = tasks.stop_token();
+        tasks.spawn("the clock", async move {
+            observer.follow_clock(session, stop).await;
+            Ok(())
+        });
+        let broker = tail_relay::connect(&relay, &tasks.stop_token()).await?;
+        let probe =
+            state_probe::watch(settings.state.clone(), handles.state.clone(), tasks.stop_token());
+        tasks.spawn("the probe of the state", probe);
+        let budget = MemoryBudget::new(settings.memory.queued_bytes);
+        let snapshots = self.partitions.clone();
+        let common =
+            PartitionContext { broker, budget, share: lanes::share_of(settings), snapshots };
+        let membership = Membership {
+            settings: settings.clone(),
+            relay,
+            handles: handles.clone(),
+            common,
+            address: self.address.to_string(),
+        };
+        tasks.spawn("the membership", membership.run(tasks.stop_token()));
+        handles.status.begun();
+        tracing::info!(http = %self.address, version = env!("CARGO_PKG_VERSION"), "walhook is running");
+        Ok(())
+    }
 }
 
 impl Membership {
@@ -267,7 +311,7 @@ impl Membership {
     ) {
         let Some(owned) = state.owned.remove(&partition) else { return };
         owned.hold.lost();
-        self.common.rosters.ended(partition);
+        self.common.snapshots.ended(partition);
         for name in names_of(&self.settings, partition, self.relay.partitions) {
             self.handles.metrics.forget_endpoint(&name);
         }

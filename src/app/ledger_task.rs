@@ -1,8 +1,25 @@
-//! The ledger as a task: its channels, and how long it is waited for.
+//! The ledger of whoever has the slot as a task: what it is built of, its channels, and how long it is waited for.
+
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::configuration::Settings;
+use crate::endpoints::registry::snapshot::EndpointSnapshot;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::ha::state::TakenState;
+use crate::ledger;
+use crate::ledger::Ledger;
+use crate::ledger::standby_copies::HeardStream;
+use crate::ledger::standby_copies::StandbyCopies;
+use crate::ledger::writer::StateWriter;
+use crate::pipeline::handles::SharedHandles;
+use crate::store::books::BookEntry;
+use crate::store::books::CommonCounts;
+use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
@@ -31,4 +48,68 @@ pub(super) async fn run_ledger(
     // Whatever the outcome, nothing is sent any more.
     done.cancel();
     Ok(outcome?)
+}
+
+/// What the ledger tells the source and the pump.
+pub(super) struct LedgerOutputs {
+    confirmed: watch::Sender<Lsn>,
+    /// What the state says was confirmed.
+    stored: Lsn,
+    copies: Option<StandbyCopies>,
+    settled: watch::Sender<Option<Position>>,
+}
+
+impl LedgerOutputs {
+    pub(super) fn of(
+        handles: &SharedHandles,
+        confirmed: watch::Sender<Lsn>,
+        taken: &TakenState,
+        settled: watch::Sender<Option<Position>>,
+    ) -> Self {
+        let copies = taken.wal_end.map(|end| standby_copies(handles, end, taken.confirmed));
+        Self { confirmed, stored: taken.confirmed, copies, settled }
+    }
+}
+
+/// What standbys have of the state, which was read when the WAL ended at `end`.
+fn standby_copies(handles: &SharedHandles, end: Lsn, stored: Lsn) -> StandbyCopies {
+    let status = handles.status.clone();
+    let listener = move || {
+        let (connection, received) = status.heard();
+        HeardStream { connection, received }
+    };
+    StandbyCopies::new(Arc::new(listener), end, stored)
+}
+
+/// The ledger of whoever has the slot.
+pub(super) fn ledger(
+    settings: &Settings,
+    handles: &SharedHandles,
+    published: LedgerOutputs,
+    snapshot: &EndpointSnapshot,
+    (writer, books, common, totals): (StateWriter, Vec<BookEntry>, CommonCounts, PushTotals),
+    write_backs: Option<watch::Sender<()>>,
+) -> Ledger {
+    let terms = ledger::LedgerParts {
+        push_log: settings.push_log,
+        outcomes: settings.log.outcomes,
+        stats: Arc::clone(&handles.stats),
+        clock: handles.clock.clone(),
+        confirmed: published.confirmed,
+        stored: published.stored,
+        copies: published.copies,
+        settled: published.settled,
+        writer,
+        event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
+        write_backs,
+        shown: snapshot.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        books,
+        common,
+        totals,
+        replayed: handles.replayed.clone(),
+        backfills: handles.backfills.clone(),
+        feed: handles.feed.clone(),
+        settled_is_awaited: false,
+    };
+    Ledger::new(&handles.metrics, terms)
 }

@@ -24,7 +24,7 @@ use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
-use crate::endpoints::registry::partition_rosters::PartitionRosters;
+use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
@@ -61,7 +61,7 @@ pub(super) struct PartitionContext {
     /// What each lane may hold of the memory budget, and what they count together.
     pub(super) share: (usize, InFlightTotal),
     /// Where whoever looks finds the endpoints.
-    pub(super) rosters: PartitionRosters,
+    pub(super) snapshots: PartitionSnapshots,
 }
 
 /// Builds the stages of a partition, whose endpoints alone `settings` has, and starts them.
@@ -77,7 +77,7 @@ pub(super) async fn start(
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let shutdown = ShutdownStages::default();
-    let PartitionContext { broker, budget, share, rosters } = common;
+    let PartitionContext { broker, budget, share, snapshots } = common;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (ended_in, _ledger_ended) = oneshot::channel();
@@ -88,15 +88,15 @@ pub(super) async fn start(
     let known = (&taken.backlog, taken.states.as_slice());
     let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
     let (registry, orders) = Box::pin(registry).await?;
-    let roster = orders.roster();
-    let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
+    let snapshot = orders.snapshot();
+    let (ahead, parked) = (taken.ahead_of(&snapshot), taken.parked());
     tasks.spawn("the lanes of a partition", registry.run(tasks.stop_token()));
-    taken.show(&roster, handles);
-    rosters.begun(taken.holding.partition(), orders.clone());
-    let fleet: Arc<OnceLock<RegistryHandle>> = Arc::default();
-    drop(fleet.set(orders)); // there is none yet
+    taken.show(&snapshot, handles);
+    snapshots.begun(taken.holding.partition(), orders.clone());
+    let registry: Arc<OnceLock<RegistryHandle>> = Arc::default();
+    drop(registry.set(orders)); // there is none yet
     let holding = taken.holding.clone();
-    redelivery::start(settings, handles, holding.clone(), fleet, budget.clone(), tasks);
+    redelivery::start(settings, handles, holding.clone(), registry, budget.clone(), tasks);
     let written = write_backs::start(settings, handles, tasks);
     let ledger = LedgerParts {
         push_log: settings.push_log,
@@ -110,7 +110,7 @@ pub(super) async fn start(
         writer: taken.writer,
         event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         write_backs: written,
-        shown: roster.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        shown: snapshot.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
         books: std::mem::take(&mut taken.books),
         common: taken.common,
         totals: taken.totals,

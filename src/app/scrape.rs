@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::endpoints::registry::RegistryHandle;
-use crate::endpoints::registry::partition_rosters::PartitionRosters;
+use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::flow::lsn::Lsn;
 use crate::lane::core::breaker::BreakerState;
@@ -21,25 +21,25 @@ pub(crate) struct MetricsScrape {
     replication: ReplicationMetrics,
     confirmed: watch::Receiver<Lsn>,
     /// There when the slot is ours.
-    fleet: Arc<OnceLock<RegistryHandle>>,
-    partitions: PartitionRosters,
+    registry: Arc<OnceLock<RegistryHandle>>,
+    partitions: PartitionSnapshots,
 }
 
 impl MetricsScrape {
     pub(crate) fn new(
-        fleet: Arc<OnceLock<RegistryHandle>>,
-        partitions: PartitionRosters,
+        registry: Arc<OnceLock<RegistryHandle>>,
+        partitions: PartitionSnapshots,
         handles: &SharedHandles,
         confirmed: watch::Receiver<Lsn>,
     ) -> Self {
         let replication = handles.metrics.replication();
-        Self { handles: handles.clone(), replication, confirmed, fleet, partitions }
+        Self { handles: handles.clone(), replication, confirmed, registry, partitions }
     }
 
     pub(crate) fn refresh(&self) {
-        let mut rosters = self.partitions.all();
-        rosters.extend(self.fleet.get().map(RegistryHandle::roster));
-        let listed = rosters.iter().flat_map(|roster| &roster.listed);
+        let mut snapshots = self.partitions.all();
+        snapshots.extend(self.registry.get().map(RegistryHandle::snapshot));
+        let listed = snapshots.iter().flat_map(|snapshot| &snapshot.listed);
         for ListedEndpoint { metrics, lane, paused, .. } in listed {
             metrics.paused.set(i64::from(paused.is_some()));
             metrics.breaker_open.set(i64::from(lane.breaker() != BreakerState::Closed));

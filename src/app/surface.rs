@@ -18,7 +18,7 @@ use crate::api::surface::HttpSurface;
 use crate::app::scrape::MetricsScrape;
 use crate::config::configuration::Settings;
 use crate::endpoints::registry::RegistryHandle;
-use crate::endpoints::registry::partition_rosters::PartitionRosters;
+use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::endpoints::registry::snapshot;
 use crate::pipeline::handles::SharedHandles;
 
@@ -32,7 +32,7 @@ pub(super) fn surface(
     settings: &Settings,
     handles: &SharedHandles,
     scrape: Arc<MetricsScrape>,
-    (fleet, partitions): (Arc<OnceLock<RegistryHandle>>, PartitionRosters),
+    (registry, partitions): (Arc<OnceLock<RegistryHandle>>, PartitionSnapshots),
     (admin, backfills): (
         api::requests::endpoint_calls::AdminSender,
         api::requests::backfill_calls::BackfillSender,
@@ -59,8 +59,8 @@ pub(super) fn surface(
         obstacles: handles.obstacles.clone(),
         refresh: Arc::new(move || scrape.refresh()),
         events: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
-        endpoints: Arc::new(move || match fleet.get() {
-            Some(fleet) => fleet.roster().view(),
+        endpoints: Arc::new(move || match registry.get() {
+            Some(registry) => registry.snapshot().view(),
             None => partitions.view(&configured),
         }),
         admin,

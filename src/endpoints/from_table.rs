@@ -215,10 +215,10 @@ impl TableKeeper {
 
     /// Makes the endpoints what the table says; `told`: which rows a transaction has changed.
     async fn refresh(&mut self, orders: &RegistryHandle, told: Option<(u32, ChangedRows)>) {
-        let roster = orders.roster();
-        let others = roster.listed.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
+        let snapshot = orders.snapshot();
+        let others = snapshot.listed.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
         let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
-        drop(roster);
+        drop(snapshot);
         let (xid, rows) = told.unzip();
         let part = self.keys.changed(rows.unwrap_or(ChangedRows::All));
         let part = match part.filter(|part| self.is_by_itself(part)) {

@@ -12,6 +12,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
+/// What an event costs in memory beside its body: its own fields, and its place in each lane.
+pub(crate) const EVENT_OVERHEAD_BYTES: usize = 512;
+
 /// Shares are counted in units of this many bytes: a semaphore's permits are 32-bit per call.
 const UNIT_BYTES: usize = 256;
 

@@ -118,18 +118,18 @@ pub(crate) struct TakenState {
 
 impl TakenState {
     /// Shows what is kept in the gauges.
-    pub(crate) fn show(&self, roster: &EndpointSnapshot, handles: &SharedHandles) {
+    pub(crate) fn show(&self, snapshot: &EndpointSnapshot, handles: &SharedHandles) {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let letters: HashMap<&str, u64> =
             self.letters.iter().map(|(name, count)| (&**name, *count)).collect();
-        for ListedEndpoint { endpoint, metrics, .. } in &roster.listed {
+        for ListedEndpoint { endpoint, metrics, .. } in &snapshot.listed {
             let standing = self.backlog.get(&endpoint.name);
             metrics.pending_backlog.set(number(standing.map_or(0, |s| s.rows as u64)));
             metrics.dead_letters.set(number(letters.get(&*endpoint.name).copied().unwrap_or(0)));
         }
         let rows = self.backlog.iter().map(|(name, standing)| (name, standing.rows as u64));
         let orphans: Vec<OrphanedDeliveries> =
-            orphans::of(rows, |name| roster.find(name).is_some());
+            orphans::of(rows, |name| snapshot.find(name).is_some());
         for orphans in &orphans {
             tracing::warn!(
                 endpoint = &*orphans.endpoint,
@@ -145,8 +145,8 @@ impl TakenState {
     }
 
     /// What was settled beyond the prefix, for the endpoints that there are.
-    pub(crate) fn ahead_of(&self, roster: &EndpointSnapshot) -> AlreadySettled {
-        let index = |name| roster.find(name).map(|shown| shown.index);
+    pub(crate) fn ahead_of(&self, snapshot: &EndpointSnapshot) -> AlreadySettled {
+        let index = |name| snapshot.find(name).map(|shown| shown.index);
         let fronts = self.fronts.iter().filter_map(|(name, at)| Some((index(name)?, *at)));
         let ahead = self.ahead.iter().filter_map(|(name, id)| Some((index(name)?, *id)));
         let untaken = self.ahead.iter().filter(|(name, _)| &**name == NOBODY);

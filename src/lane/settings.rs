@@ -9,11 +9,9 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::KeyOrdering;
 use crate::config::settings::RetrySettings;
 use crate::flow::backlog::BacklogStanding;
+use crate::flow::budget::EVENT_OVERHEAD_BYTES;
 use crate::flow::event::Event;
 use crate::flow::settlement::EndpointIndex;
-
-/// What an event costs in memory beside its body.
-const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// The unit of weights: a semaphore's permits are 32-bit per call.
 const WEIGHT_BYTES: usize = 256;

@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `backfilled` | Tells the backfills which of their chunks are settled or parked |
 //! | `booking` | What is opened, reported and changed, as entries of the books |
+//! | `flushing` | When the ledger flushes, and what follows |
 //! | `live` | The books at this moment, in the metrics |
 //! | `live_feed` | Attempts as they are made, for whoever looks on |
 //! | `logged` | What the push log gets to know of an attempt |
@@ -34,6 +35,7 @@
 
 pub(crate) mod backfilled;
 mod booking;
+mod flushing;
 mod live;
 pub(crate) mod live_feed;
 mod logged;
@@ -56,7 +58,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use prometheus::Histogram;
 use tokio::sync::mpsc;
@@ -76,7 +77,6 @@ use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
 use crate::flow::watermark::EndpointsVersion;
-use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::flow::watermark::Watermark;
 use crate::ledger::backfilled::BackfillProgress;
@@ -94,15 +94,11 @@ use crate::ledger::writer::StateConnection;
 use crate::ledger::writer::StateWriter;
 use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
-use crate::store::flush::StateFlush;
 use crate::store::push_totals::PushTotals;
 use crate::store::renames::EndpointRename;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::WalhookMetrics;
-
-/// Outcomes wait at most about this long before they are committed.
-const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
 /// So much is committed without waiting: rows, two for most deliveries, each of which holds its event,
 /// and what was answered. Twice as much is not taken in while a flush is under way.
@@ -111,14 +107,6 @@ const FLUSH_ROWS: usize = 2048;
 /// Rows of tables that backfills read and that have got other keys: more wait until these are written.
 const MOVES_MAX: usize = 2 * FLUSH_ROWS;
 const FLUSH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-
-/// While only others write to the database, its WAL is confirmed in steps of this size, and not more
-/// often than that: a step has to be written to the state, which is WAL again, of far fewer bytes.
-const IDLE_FLUSH_BYTES: u64 = 64 * 1024;
-const IDLE_FLUSH_AFTER: Duration = Duration::from_secs(1);
-
-/// How often partitions of the push log are made ahead and dropped.
-const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
 /// What the ledger is told at its start.
 pub(crate) struct LedgerParts<T = StateConnection> {
@@ -409,145 +397,6 @@ impl<T: FlushTarget + 'static> Ledger<T> {
     fn fills(&self, flushes: usize) -> bool {
         self.pending.len() >= flushes * FLUSH_ROWS
             || self.pending.answer_bytes() >= flushes * FLUSH_ANSWER_BYTES
-    }
-
-    /// Looks at what the turn has changed.
-    fn after_turn(&mut self) {
-        let passed = self.watermark.take_passed();
-        for step in self.watermark.take_backfilled() {
-            self.pending.backfilled(step);
-        }
-        let begun = passed.keys().filter(|note| note.fate == OpenFate::Begun);
-        let begun = begun.map(|note| note.edition).max();
-        for (note, times) in passed {
-            self.pending.noted(note, times);
-        }
-        if let Some(edition) = begun {
-            self.pending.post(&self.names);
-            self.names.forget_before(edition);
-        }
-        if self.pending.is_empty() {
-            self.retire();
-        }
-        if self.pending.is_empty() && self.flushing.is_none() {
-            // Keepalives, and what concerned no rule.
-            if self.has_moved_far() {
-                self.due_within(IDLE_FLUSH_AFTER);
-            }
-            if self.has_settled_more() {
-                self.due_within(FLUSH_AFTER);
-            }
-            self.publish(self.watermark.confirmable().min(self.stored));
-        } else if !self.pending.is_empty() {
-            self.due_within(FLUSH_AFTER);
-        }
-        if self.copies.is_some() {
-            // A standby may have got what it lacked.
-            self.publish(self.watermark.confirmable().min(self.stored));
-        }
-        self.stats.set_oldest_open(self.watermark.oldest());
-        if self.settled.receiver_count() > 0 {
-            self.settled.send_replace(self.watermark.settled());
-        }
-    }
-
-    /// There is something to commit within this time, whatever else is to be committed later.
-    fn due_within(&mut self, wait: Duration) {
-        let at = Instant::now() + wait;
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
-    }
-
-    /// Whether the WAL of others has to be confirmed.
-    fn has_moved_far(&self) -> bool {
-        self.watermark.confirmable().bytes_since(self.stored) >= IDLE_FLUSH_BYTES
-    }
-
-    /// Whether somebody waits for what is settled, and has not been told all of it.
-    fn has_settled_more(&self) -> bool {
-        self.settled_is_awaited && self.watermark.settled() > self.written
-    }
-
-    fn next_deadline(&self) -> Instant {
-        if self.renaming.is_some() {
-            return Instant::now();
-        }
-        self.due.unwrap_or(self.housekeeping).min(self.housekeeping)
-    }
-
-    /// Starts a flush, or the housekeeping, if it is time and none is under way.
-    fn start_flush(&mut self, ending: bool) {
-        let now = Instant::now();
-        let due = self.due.is_some_and(|due| due <= now) || self.fills(1);
-        let keep_house = self.housekeeping <= now && !ending;
-        let has_work = !self.pending.is_empty() || self.has_moved_far() || self.has_settled_more();
-        let flush_now = has_work && (due || ending || keep_house) || self.renaming.is_some();
-        if !flush_now && !keep_house {
-            return;
-        }
-        let Some(mut writer) = self.writer.take() else { return };
-        if keep_house {
-            self.housekeeping = now + HOUSEKEEPING;
-        }
-        self.due = None;
-        let (mut flush, replayed) = if flush_now {
-            let taken = self.pending.take(&self.names, &self.watermark, &self.fronts);
-            self.retire();
-            taken
-        } else {
-            (StateFlush::default(), Vec::new())
-        };
-        if flush_now {
-            self.written = flush.settled.max(self.written);
-            let passed = self.sightings.pass(flush.settled, &self.event_types);
-            (flush.seen, flush.forget) = (passed.values, passed.forget);
-            flush.confirmed_at = flush.confirmed.and_then(|at| self.commit_times.before(at));
-            flush.renames = self.rename();
-        }
-        self.completes = flush.completes_write_backs();
-        let (resender, backfills) = (self.replayed.clone(), self.backfills.clone());
-        // Without a flush nothing more is written down, and so nothing more may be confirmed.
-        let confirmable = if flush_now { self.watermark.confirmable() } else { self.stored };
-        let today = self.clock.now();
-        let flush_seconds = self.flush_seconds.clone();
-        let connection = self.copies.as_ref().map(StandbyCopies::connection);
-        self.flushing = Some(Box::pin(async move {
-            if keep_house && let Err(error) = writer.keep_house(today).await {
-                // The flush makes the days that it needs; old ones go the next time.
-                let error = anyhow::Error::new(error);
-                tracing::warn!(error = %format!("{error:#}"), "cannot tend the push log's partitions");
-            }
-            let begun = Instant::now();
-            let flushed = if flush_now { writer.commit(&flush).await } else { Ok(()) };
-            if flush_now {
-                flush_seconds.observe(begun.elapsed().as_secs_f64());
-            }
-            if flushed.is_ok() {
-                resender.note(replayed);
-                backfills.note(&flush.backfilled);
-            }
-            let wal_end = match connection.filter(|_| flush_now && flushed.is_ok()) {
-                Some(connection) => writer.wal_end().await.map(|end| (connection, end)),
-                None => None,
-            };
-            (writer, flushed.map(|()| FlushEnd { confirmable, wal_end }))
-        }));
-    }
-
-    fn wake_write_backs(&mut self) {
-        if let Some(wake) = self.write_backs.as_ref().filter(|_| self.completes) {
-            wake.send_replace(());
-        }
-    }
-
-    /// Publishes what may be confirmed, if it moved.
-    fn publish(&mut self, confirmable: Lsn) {
-        let limit = self.copies.as_mut().map(StandbyCopies::limit);
-        let confirmable = limit.map_or(confirmable, |limit| confirmable.min(limit));
-        self.confirmed.send_if_modified(|confirmed| {
-            let moved = *confirmed < confirmable;
-            *confirmed = confirmable.max(*confirmed);
-            moved
-        });
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
 use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::RefilledRow;
+use crate::flow::budget::EVENT_OVERHEAD_BYTES;
 use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::budget::MemoryPermit;
@@ -29,9 +30,6 @@ use crate::store::state_error::StateError;
 
 /// Bodies of one page; a single row comes whatever its size.
 const PAGE_BYTES: usize = 2 << 20;
-
-/// What an event costs in memory beside its body.
-const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// A row of so much that finds no room for so long passes beyond the allowance.
 const LARGE_BYTES: usize = 1024 * 1024;

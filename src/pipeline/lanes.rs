@@ -86,6 +86,12 @@ impl LaneContext {
     }
 }
 
+/// What each lane of this process may hold of the memory budget, and what they count together.
+pub(crate) fn share_of(settings: &Settings) -> (usize, InFlightTotal) {
+    let bytes = share_bytes(settings.memory.queued_bytes, settings.endpoints.len());
+    (bytes, InFlightTotal::default())
+}
+
 /// The share of each of so many lanes: together they leave something for what is on its way, however
 /// many endpoints are dead, and one alone leaves most to the others. A single lane has nobody to leave
 /// anything to.

@@ -14,8 +14,8 @@ use crate::store::overview::WaitingCounts;
 const AGED_MAX: usize = 1000;
 
 /// Says how old the oldest event of each backlog is; of a thousand of them at most.
-pub(super) async fn look(roster: &EndpointSnapshot, client: &Client, slot: &str, now: Timestamp) {
-    let parked = roster.listed.iter().filter(|shown| shown.metrics.pending_backlog.get() > 0);
+pub(super) async fn look(snapshot: &EndpointSnapshot, client: &Client, slot: &str, now: Timestamp) {
+    let parked = snapshot.listed.iter().filter(|shown| shown.metrics.pending_backlog.get() > 0);
     let names: Vec<&str> = parked.map(|shown| &*shown.endpoint.name).take(AGED_MAX).collect();
     let waiting = match names.is_empty() {
         true => Vec::new(),
@@ -26,7 +26,7 @@ pub(super) async fn look(roster: &EndpointSnapshot, client: &Client, slot: &str,
     };
     let waiting: HashMap<&str, &WaitingCounts> =
         waiting.iter().map(|waiting| (&*waiting.endpoint, waiting)).collect();
-    for shown in &roster.listed {
+    for shown in &snapshot.listed {
         let found = waiting.get(&*shown.endpoint.name);
         let oldest = found.and_then(|waiting| waiting.oldest);
         let age = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));

@@ -68,11 +68,11 @@ pub(crate) fn start(
     settings: &Settings,
     handles: &SharedHandles,
     holding: StateOwnership,
-    fleet: Arc<OnceLock<RegistryHandle>>,
+    registry: Arc<OnceLock<RegistryHandle>>,
     budget: MemoryBudget,
     tasks: &mut TaskOwner,
 ) {
-    let resender = RedeliveryService::new(settings, handles, holding, fleet, budget);
+    let resender = RedeliveryService::new(settings, handles, holding, registry, budget);
     tasks.spawn("the sending of dead letters", resender.run(tasks.stop_token()));
 }
 
@@ -81,7 +81,7 @@ impl RedeliveryService {
         settings: &Settings,
         handles: &SharedHandles,
         holding: StateOwnership,
-        fleet: Arc<OnceLock<RegistryHandle>>,
+        registry: Arc<OnceLock<RegistryHandle>>,
         budget: MemoryBudget,
     ) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl RedeliveryService {
                 .filter(|_| holding.partition() != PartitionNumber::SOURCE)
                 .map(|relay| relay.partitions),
             holding,
-            fleet,
+            registry,
         }
     }
 
@@ -167,15 +167,15 @@ impl RedeliveryService {
 
     /// `None` if there is no such endpoint, or it is disabled or being removed.
     fn way(&self, endpoint: &str) -> Option<ClaimKind> {
-        let roster = self.fleet.get()?.roster();
-        let shown = roster.find(endpoint)?;
+        let snapshot = self.registry.get()?.snapshot();
+        let shown = snapshot.find(endpoint)?;
         let (replays, metrics) = (shown.replays.clone(), shown.metrics.clone());
         (shown.endpoint.enabled && !shown.is_leaving).then_some(ClaimKind { replays, metrics })
     }
 
     /// Whether there is no such endpoint; one that is disabled or being removed is there.
     fn is_gone(&self, endpoint: &str) -> bool {
-        self.fleet.get().is_some_and(|fleet| !fleet.roster().knows(endpoint))
+        self.registry.get().is_some_and(|registry| !registry.snapshot().knows(endpoint))
     }
 
     async fn take_back(&self, endpoint: Arc<str>) {
@@ -204,13 +204,13 @@ impl RedeliveryService {
 
     /// Has the gauges follow the table; not while it cannot be read.
     async fn count_letters(&self) {
-        let Some(fleet) = self.fleet.get() else { return };
+        let Some(registry) = self.registry.get() else { return };
         let Ok(mut session) = self.pool.session().await else { return };
         if let Ok(sizes) = dead_letters::sizes(session.client(), self.holding.slot()).await {
-            self.recount.compare(&fleet.roster(), &sizes);
+            self.recount.compare(&registry.snapshot(), &sizes);
         }
         backlog_ages::look(
-            &fleet.roster(),
+            &registry.snapshot(),
             session.client(),
             self.holding.slot(),
             self.clock.now(),

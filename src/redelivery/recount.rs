@@ -19,11 +19,11 @@ pub(crate) struct LetterRecount(Mutex<HashMap<Arc<str>, (i64, i64)>>);
 impl LetterRecount {
     /// Compares the gauges with the table. They run ahead of it by what is not committed yet; so only
     /// what differs twice, in the same way, is corrected.
-    pub(crate) fn compare(&self, roster: &EndpointSnapshot, sizes: &[(Arc<str>, u64)]) {
+    pub(crate) fn compare(&self, snapshot: &EndpointSnapshot, sizes: &[(Arc<str>, u64)]) {
         let mut differing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *differing);
         let sizes: HashMap<&str, u64> = sizes.iter().map(|(name, size)| (&**name, *size)).collect();
-        for shown in &roster.listed {
+        for shown in &snapshot.listed {
             let name = &shown.endpoint.name;
             let count = sizes.get(&**name).copied().unwrap_or(0);
             let count = i64::try_from(count).unwrap_or(i64::MAX);

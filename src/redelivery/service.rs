@@ -29,9 +29,6 @@ pub(super) const POLL: Duration = Duration::from_secs(5);
 pub(super) const PORTION_ROWS: usize = 64;
 pub(super) const PORTION_BYTES: usize = 1 << 20;
 
-/// What an event costs in memory beside its body.
-pub(super) const EVENT_OVERHEAD_BYTES: usize = 512;
-
 /// How often a worker looks for room in that share.
 pub(super) const ROOM_POLL: Duration = Duration::from_millis(100);
 
@@ -53,7 +50,7 @@ pub(crate) struct RedeliveryService {
     pub(super) metrics: WalhookMetrics,
     pub(super) asked: Arc<Notify>,
     pub(super) recount: LetterRecount,
-    pub(super) fleet: Arc<OnceLock<RegistryHandle>>,
+    pub(super) registry: Arc<OnceLock<RegistryHandle>>,
     /// How many partitions the source has: those of others send for themselves. `None`: all are ours.
     pub(super) partitions: Option<NonZeroU16>,
 }

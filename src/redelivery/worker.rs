@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
+use crate::flow::budget::EVENT_OVERHEAD_BYTES;
 use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryPermit;
 use crate::flow::event::Event;
@@ -19,7 +20,6 @@ use crate::redelivery::pace::ResendPace;
 use crate::redelivery::service::AWAY_CAP;
 use crate::redelivery::service::AWAY_FIRST;
 use crate::redelivery::service::ClaimKind;
-use crate::redelivery::service::EVENT_OVERHEAD_BYTES;
 use crate::redelivery::service::POLL;
 use crate::redelivery::service::PORTION_BYTES;
 use crate::redelivery::service::PORTION_ROWS;

@@ -90,9 +90,9 @@ impl EndpointAdmin {
         orders: &RegistryHandle,
         added: &[Endpoint],
     ) -> anyhow::Result<Vec<(String, u64)>> {
-        let roster = orders.roster();
+        let snapshot = orders.snapshot();
         // What is there, or being removed, is the registry's to refuse.
-        let new = added.iter().filter(|endpoint| roster.find(&endpoint.name).is_none());
+        let new = added.iter().filter(|endpoint| snapshot.find(&endpoint.name).is_none());
         let names: Vec<&str> = new.map(|endpoint| &*endpoint.name).collect();
         if names.is_empty() {
             return Ok(Vec::new());
@@ -108,7 +108,7 @@ impl EndpointAdmin {
         orders: &RegistryHandle,
         name: &str,
     ) -> Result<&EndpointRecord, AdminRefusal> {
-        match (self.records.get(name), orders.roster().find(name)) {
+        match (self.records.get(name), orders.snapshot().find(name)) {
             (Some(record), _) if record.is_leaving => {
                 Err(AdminRefusal::new(409, format!("endpoint {name} is being removed")))
             }

@@ -118,8 +118,8 @@ impl EndpointAdmin {
         wish: TestWish,
     ) -> BoxFuture<'static, AdminOutcome> {
         let (settings, now, name) = (self.settings.clone(), self.now(), name.to_owned());
-        let roster = orders.roster();
-        let shown = roster.find(&name);
+        let snapshot = orders.snapshot();
+        let shown = snapshot.find(&name);
         let shown = shown.map(|shown| (shown.runner.client(), Arc::clone(&shown.endpoint)));
         Box::pin(async move {
             let (client, endpoint) = shown.ok_or_else(|| unknown(&name))?;
@@ -172,8 +172,8 @@ impl EndpointAdmin {
 
 /// The endpoints that take events.
 fn enabled(orders: &RegistryHandle) -> Vec<Endpoint> {
-    let roster = orders.roster();
-    let takes = roster.listed.iter().filter(|shown| !shown.is_leaving && shown.endpoint.enabled);
+    let snapshot = orders.snapshot();
+    let takes = snapshot.listed.iter().filter(|shown| !shown.is_leaving && shown.endpoint.enabled);
     takes.map(|shown| (*shown.endpoint).clone()).collect()
 }
 

@@ -191,8 +191,8 @@ impl EndpointAdmin {
         probes: usize,
     ) -> AdminResult {
         // What has been removed entirely since the last time.
-        let roster = orders.roster();
-        self.records.retain(|name, record| !record.is_leaving || roster.find(name).is_some());
+        let snapshot = orders.snapshot();
+        self.records.retain(|name, record| !record.is_leaving || snapshot.find(name).is_some());
         let outcome = match call {
             AdminCall::List { page } => Ok(AdminAnswer::Endpoints(self.list(orders, &page))),
             AdminCall::Show { name } => self.show(orders, &name),
@@ -376,8 +376,8 @@ impl EndpointAdmin {
         orders: &RegistryHandle,
         name: &str,
     ) -> Result<BoxFuture<'static, TestReport>, AdminRefusal> {
-        let roster = orders.roster();
-        let shown = roster.find(name).ok_or_else(|| unknown(name))?;
+        let snapshot = orders.snapshot();
+        let shown = snapshot.find(name).ok_or_else(|| unknown(name))?;
         let body = self.test_body(name);
         let (client, endpoint) = (shown.runner.client(), Arc::clone(&shown.endpoint));
         let client = client.map_err(no_client)?;

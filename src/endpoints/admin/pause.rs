@@ -51,8 +51,8 @@ impl EndpointAdmin {
         name: &str,
         who: &str,
     ) -> AdminOutcome {
-        let roster = orders.roster();
-        let shown = roster.find(name).ok_or_else(|| unknown(name))?;
+        let snapshot = orders.snapshot();
+        let shown = snapshot.find(name).ok_or_else(|| unknown(name))?;
         if !shown.endpoint.enabled {
             let place = self.elsewhere(shown);
             let detail = format!("`enabled = false` keeps events away from it: {place}");

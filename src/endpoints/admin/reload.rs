@@ -144,8 +144,8 @@ fn refuse_clashes(
     reload: &ReloadPlan,
     made: &[Endpoint],
 ) -> Result<(), Vec<String>> {
-    let roster = orders.roster();
-    let of_others = roster.listed.iter().filter(|shown| shown.origin != EndpointOrigin::File);
+    let snapshot = orders.snapshot();
+    let of_others = snapshot.listed.iter().filter(|shown| shown.origin != EndpointOrigin::File);
     let as_they_were = of_others
         .map(|shown| &*shown.endpoint)
         .filter(|endpoint| made.iter().all(|other| other.name != endpoint.name));

@@ -51,9 +51,9 @@ impl EndpointAdmin {
         name: &str,
         to: &str,
     ) -> Result<(), AdminRefusal> {
-        let roster = orders.roster();
-        let shown = roster.find(name).ok_or_else(|| unknown(name))?;
-        if roster.find(to).is_some() {
+        let snapshot = orders.snapshot();
+        let shown = snapshot.find(name).ok_or_else(|| unknown(name))?;
+        if snapshot.find(to).is_some() {
             let detail = format!("there is an endpoint {to} already: choose another name");
             return Err(AdminRefusal::new(409, detail));
         }

@@ -38,8 +38,9 @@ const TESTS_MAX: Duration = Duration::from_secs(32);
 
 impl EndpointAdmin {
     pub(super) fn list(&self, orders: &RegistryHandle, page: &EndpointPage) -> EndpointList {
-        let roster = orders.roster();
-        let meant = || roster.listed.iter().filter(|listed| page.shown.has(&listed.endpoint.name));
+        let snapshot = orders.snapshot();
+        let meant =
+            || snapshot.listed.iter().filter(|listed| page.shown.has(&listed.endpoint.name));
         let rest = meant().filter(|listed| page.after.is_none_or(|after| listed.index > after));
         let mut rest = rest.peekable();
         let listed: Vec<&ListedEndpoint> = rest.by_ref().take(page.shown.limit).collect();
@@ -52,8 +53,8 @@ impl EndpointAdmin {
     }
 
     pub(super) fn show(&self, orders: &RegistryHandle, name: &str) -> AdminOutcome {
-        let roster = orders.roster();
-        let shown = roster.find(name).map(|shown| self.shown(shown));
+        let snapshot = orders.snapshot();
+        let shown = snapshot.find(name).map(|shown| self.shown(shown));
         let shown = shown.ok_or_else(|| unknown(name))?;
         Ok(AdminAnswer::Endpoint(Box::new(shown)))
     }
@@ -194,8 +195,8 @@ impl EndpointAdmin {
 
     pub(super) fn webhook_list(&self, orders: &RegistryHandle) -> AdminOutcome {
         self.webhook_api()?;
-        let roster = orders.roster();
-        let present = roster.listed.iter().filter(|shown| !shown.is_leaving);
+        let snapshot = orders.snapshot();
+        let present = snapshot.listed.iter().filter(|shown| !shown.is_leaving);
         let shown = present.filter_map(|shown| {
             webhook_api::shown(self.records.get(&*shown.endpoint.name)?, &shown.endpoint)
         });
@@ -270,8 +271,8 @@ impl EndpointAdmin {
     }
 
     fn webhook_shown(&self, orders: &RegistryHandle, name: &str) -> AdminOutcome {
-        let roster = orders.roster();
-        let shown = roster.find(name).zip(self.records.get(name));
+        let snapshot = orders.snapshot();
+        let shown = snapshot.find(name).zip(self.records.get(name));
         let shown = shown.and_then(|(shown, record)| webhook_api::shown(record, &shown.endpoint));
         // It was made or changed a moment ago.
         shown.map(|shown| AdminAnswer::Webhook(Box::new(shown))).ok_or_else(|| unknown(name))

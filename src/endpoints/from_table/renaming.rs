@@ -29,8 +29,8 @@ impl TableKeeper {
         for (from, to) in self.renames(orders, (&wanted, changed.as_ref()), others) {
             // Behind one that cannot be given the name that it has to leave, nobody moves.
             let is_behind = stuck.iter().any(|(before, _)| *before == to);
-            let roster = orders.roster();
-            let Some(shown) = roster.find(&from) else { continue };
+            let snapshot = orders.snapshot();
+            let Some(shown) = snapshot.find(&from) else { continue };
             let Some(known) = self.rows.get(&from).cloned() else { continue };
             let moved =
                 || (Endpoint { name: Arc::clone(&to), ..Endpoint::clone(&shown.endpoint) }, known);
@@ -78,11 +78,11 @@ impl TableKeeper {
         let to_be = wanted.iter().map(|(name, (_, row))| (name, self.from.row_id(row)));
         let to_be = row_ids::names(to_be);
         let mut renames = row_ids::moves(&named, &to_be, others);
-        let roster = orders.roster();
+        let snapshot = orders.snapshot();
         let gone = self.known(changed).filter(|(name, _)| !wanted.contains_key(*name));
         let gone = gone.filter(|(_, row)| row.id.is_none());
         let gone: Vec<Arc<Endpoint>> =
-            gone.filter_map(|(name, _)| Some(Arc::clone(&roster.find(name)?.endpoint))).collect();
+            gone.filter_map(|(name, _)| Some(Arc::clone(&snapshot.find(name)?.endpoint))).collect();
         let alike = renamed(&gone, wanted, &self.rows).into_iter().filter(|(_, to)| {
             wanted.get(to).is_some_and(|(_, row)| self.from.row_id(row).is_none())
         });

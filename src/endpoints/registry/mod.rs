@@ -14,8 +14,9 @@
 //! The registry owns the lanes' tasks and their thread: a lane that ends without having been told to is a
 //! failure.
 
+mod apply_change;
 pub(crate) mod change;
-pub(crate) mod partition_rosters;
+pub(crate) mod partition_snapshots;
 mod pauses;
 mod plan;
 mod renames;
@@ -36,10 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::delivery::http::EndpointClient;
-use crate::endpoints::registry::change::ChangePlan;
 use crate::endpoints::registry::change::EndpointChange;
-use crate::endpoints::registry::change::PlanStep;
 use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
@@ -57,7 +55,6 @@ use crate::lane::message::LaneChange;
 use crate::lane::sender::LaneControl;
 use crate::lane::sender::LaneSender;
 use crate::lane::sender::ReplaySender;
-use crate::lane::settings::LaneSettings;
 use crate::ledger::EndpointAccount;
 use crate::ledger::EndpointsEdit;
 use crate::ledger::names::ServingEndpoints;
@@ -103,7 +100,7 @@ pub(crate) struct UpdateSenders {
 #[derive(Clone)]
 pub(crate) struct RegistryHandle {
     orders: mpsc::Sender<RegistryRequest>,
-    roster: watch::Receiver<Arc<EndpointSnapshot>>,
+    snapshot: watch::Receiver<Arc<EndpointSnapshot>>,
 }
 
 struct RegistryRequest {
@@ -133,7 +130,7 @@ pub(crate) struct EndpointRegistry {
     /// Of the lanes. It has to outlive them.
     thread: RuntimeThread,
     orders: mpsc::Receiver<RegistryRequest>,
-    roster: watch::Sender<Arc<EndpointSnapshot>>,
+    snapshot: watch::Sender<Arc<EndpointSnapshot>>,
 }
 
 struct RegisteredRule {
@@ -185,8 +182,8 @@ impl RegistryHandle {
     }
 
     /// The endpoints as they are now.
-    pub(crate) fn roster(&self) -> Arc<EndpointSnapshot> {
-        Arc::clone(&self.roster.borrow())
+    pub(crate) fn snapshot(&self) -> Arc<EndpointSnapshot> {
+        Arc::clone(&self.snapshot.borrow())
     }
 }
 
@@ -205,12 +202,12 @@ impl EndpointRegistry {
         (standings, states): (&HashMap<Arc<str>, BacklogStanding>, &[EndpointState]),
     ) -> anyhow::Result<(Self, RegistryHandle)> {
         let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
-        let (roster, shown) = watch::channel(Arc::default());
+        let (snapshot, shown) = watch::channel(Arc::default());
         let rule = |settings: &EventRule| RegisteredRule {
             table: Arc::new(settings.table.clone()),
             settings: settings.clone(),
         };
-        let mut fleet = Self {
+        let mut registry = Self {
             common: Arc::new(common),
             ways,
             keep,
@@ -223,17 +220,17 @@ impl EndpointRegistry {
             ended,
             thread: RuntimeThread::start("delivery").context("cannot start the lanes' thread")?,
             orders,
-            roster,
+            snapshot,
         };
         let mut opened = Vec::new();
         for InitialEndpoint { endpoint, origin, is_leaving } in starts {
-            lanes::client(&endpoint, &fleet.common)?; // whether one can be built
+            lanes::client(&endpoint, &registry.common)?; // whether one can be built
             let standing = standings.get(&endpoint.name).copied();
-            let (index, lane) = fleet.add(Arc::new(endpoint), origin);
+            let (index, lane) = registry.add(Arc::new(endpoint), origin);
             if standing.is_some() {
                 lane.begin(standing);
             }
-            let Some(member) = fleet.members.get_mut(&index) else { continue };
+            let Some(member) = registry.members.get_mut(&index) else { continue };
             member.is_leaving = is_leaving;
             if is_leaving {
                 // The pump never hears of it.
@@ -245,15 +242,15 @@ impl EndpointRegistry {
             }
             opened.push((index, lane));
         }
-        fleet.take_up(states).await?;
+        registry.take_up(states).await?;
         // Neither is waited for: both begin with what they find.
-        let everybody: Vec<_> = fleet.members.keys().copied().collect();
-        let (edit, _known) = fleet.edit(&everybody);
-        fleet.ways.ledger.send(edit).await.context("the ledger has ended")?;
-        let (turn, _taken) = fleet.turn(opened, Vec::new(), None);
-        fleet.ways.pump.send(turn).await.context("the source has ended")?;
-        fleet.show();
-        Ok((fleet, RegistryHandle { orders: orders_in, roster: shown }))
+        let everybody: Vec<_> = registry.members.keys().copied().collect();
+        let (edit, _known) = registry.edit(&everybody);
+        registry.ways.ledger.send(edit).await.context("the ledger has ended")?;
+        let (turn, _taken) = registry.turn(opened, Vec::new(), None);
+        registry.ways.pump.send(turn).await.context("the source has ended")?;
+        registry.show();
+        Ok((registry, RegistryHandle { orders: orders_in, snapshot: shown }))
     }
 
     /// Runs until `stop`, and then until all lanes have ended.
@@ -288,144 +285,6 @@ impl EndpointRegistry {
             ended?;
         }
         drop(thread);
-        Ok(())
-    }
-
-    /// The outer error is the pipeline's: it cannot go on.
-    async fn make(
-        &mut self,
-        changes: Vec<EndpointChange>,
-        save: Option<StoredEndpoint>,
-    ) -> anyhow::Result<RequestResult> {
-        let plan = match self.plan(changes) {
-            Ok(plan) => plan,
-            Err(error) => return Ok(Err(error)),
-        };
-        if !plan.steps.is_empty() && plan.steps.iter().all(PlanStep::is_for_a_lane) {
-            return self.tell_lanes(plan.steps).await;
-        }
-        if let Err(error) = self.look_at_renames(&plan).await {
-            return Ok(Err(error));
-        }
-        let saved = match save {
-            Some(row) => match self.keep.save(&row).await {
-                Ok(row) => Some(row),
-                Err(error) => return Ok(Err(RegistryError::Unsaved(Box::new(error)))),
-            },
-            None => None,
-        };
-        self.carry_out(plan).await?;
-        Ok(Ok(saved))
-    }
-
-    async fn carry_out(&mut self, plan: ChangePlan) -> anyhow::Result<()> {
-        let (mut opened, mut closed, mut listed) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut after, mut events, mut renamed) = (Vec::new(), None, Vec::new());
-        for step in plan.steps {
-            match step {
-                PlanStep::Add { endpoint, origin } => {
-                    let is_enabled = endpoint.enabled;
-                    // One of this name that was there before may have left some.
-                    let letters = self.keep.letters(&endpoint.name).await;
-                    let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
-                    metrics.dead_letters.set(letters);
-                    let (index, lane) = self.add(endpoint, origin);
-                    opened.push((index, lane));
-                    listed.push(index);
-                    if !is_enabled {
-                        after.push((index, LaneChange::Disable));
-                    }
-                }
-                PlanStep::Rename { index, rename, endpoint, client } => {
-                    self.settle_in(index, endpoint, client, &mut after).await?;
-                    renamed.push((index, rename));
-                    listed.push(index);
-                }
-                PlanStep::Replace { index, endpoint, client } => {
-                    self.settle_in(index, endpoint, client, &mut after).await?;
-                    listed.push(index);
-                }
-                // Such an order is made of nothing else: see `pauses`.
-                PlanStep::Pause { .. }
-                | PlanStep::Resume { .. }
-                | PlanStep::Enable { .. }
-                | PlanStep::TryNow { .. } => {}
-                PlanStep::Events(others) => {
-                    self.try_now_what_takes(&others).await?;
-                    for (rule, other) in self.rules.iter_mut().zip(&*others) {
-                        rule.settings = other.clone();
-                    }
-                    events = Some(others);
-                }
-                PlanStep::Remove { index } => {
-                    let Some(member) = self.members.get_mut(&index) else { continue };
-                    member.is_leaving = true;
-                    closed.push(index);
-                    after.push((index, LaneChange::Delete));
-                }
-            }
-        }
-        let (edit, known) = self.edit(&listed);
-        match renamed.is_empty() {
-            true => {
-                self.ways.ledger.send(edit).await.context("the ledger has ended")?;
-                known.await.context("the ledger has ended")?;
-            }
-            false => self.rename(edit, known, renamed).await?,
-        }
-        let (turn, taken) = self.turn(opened, closed, events);
-        self.ways.pump.send(turn).await.context("the source has ended")?;
-        taken.await.context("the source has ended")?;
-        // Behind the last events that the pump has handed over.
-        for (index, change) in after {
-            if let Some(member) = self.members.get(&index) {
-                member.control.change(change).await?;
-            }
-        }
-        self.show();
-        Ok(())
-    }
-
-    /// Gives an endpoint that there is other settings.
-    async fn settle_in(
-        &mut self,
-        index: EndpointIndex,
-        endpoint: Arc<Endpoint>,
-        client: Arc<EndpointClient>,
-        after: &mut Vec<(EndpointIndex, LaneChange)>,
-    ) -> anyhow::Result<()> {
-        let Some(member) = self.members.get_mut(&index) else { return Ok(()) };
-        let before = std::mem::replace(&mut member.endpoint, endpoint);
-        if before.name != member.endpoint.name {
-            member.metrics = self.common.handles.metrics.endpoint(&member.endpoint.name);
-        }
-        member.runner.replace(Arc::clone(&member.endpoint), client);
-        let settings = LaneSettings::with_backlog(index, &member.endpoint, None);
-        let change = LaneChange::Settings(Box::new(settings));
-        member.control.change(change).await?;
-        match (before.enabled, member.endpoint.enabled) {
-            (false, true) => member.control.change(LaneChange::Enable).await?,
-            (true, false) => after.push((index, LaneChange::Disable)),
-            (true, true) | (false, false) => {}
-        }
-        if target::is_other(&before, &member.endpoint) {
-            member.control.change(LaneChange::TryNow).await?;
-        }
-        Ok(())
-    }
-
-    /// Has what waits tried where an event's payload or filter changes: what failed before may be taken now.
-    async fn try_now_what_takes(&mut self, others: &[EventRule]) -> anyhow::Result<()> {
-        let is_other = |(rule, other): &(&RegisteredRule, &EventRule)| {
-            rule.settings.payload != other.payload || rule.settings.filter != other.filter
-        };
-        let changed = self.rules.iter().zip(others).filter(is_other);
-        let changed: Vec<&EventRule> = changed.map(|(_, other)| other).collect();
-        for member in self.members.values() {
-            if changed.iter().any(|rule| member.endpoint.takes(rule)) {
-                member.control.change(LaneChange::TryNow).await?;
-            }
-        }
         Ok(())
     }
 
@@ -561,6 +420,6 @@ impl EndpointRegistry {
             metrics: member.metrics.clone(),
         };
         let listed = self.members.iter().map(shown).collect();
-        self.roster.send_replace(Arc::new(EndpointSnapshot::new(listed)));
+        self.snapshot.send_replace(Arc::new(EndpointSnapshot::new(listed)));
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::plan::ShapedBody;
+use crate::flow::budget::EVENT_OVERHEAD_BYTES;
 use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
@@ -36,9 +37,6 @@ use crate::relay::partition_stream::PartitionStream;
 
 /// Items that are taken before lanes get what they brought.
 const BATCH_MAX: usize = 256;
-
-/// What an event costs in memory beside its body, as the pump of the source counts it.
-const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// What the owner says when messages are missing: the state may know more, and else the tail has to begin again.
 pub(crate) trait LackedMessages {

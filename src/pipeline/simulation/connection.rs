@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::RefilledRow;
+use crate::flow::budget::EVENT_OVERHEAD_BYTES;
 use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::event::Event;
@@ -20,9 +21,6 @@ use crate::pipeline::simulation::world::SharedWorld;
 use crate::store::error::StoreError;
 use crate::store::flush::StateFlush;
 use crate::store::state_error::StateError;
-
-/// What an event costs in memory beside its body.
-const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// What goes wrong with a flush.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

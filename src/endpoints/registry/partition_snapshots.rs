@@ -13,9 +13,9 @@ use crate::flow::partition::PartitionNumber;
 
 /// The registries of a process, by partition. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct PartitionRosters(Arc<Mutex<BTreeMap<PartitionNumber, RegistryHandle>>>);
+pub(crate) struct PartitionSnapshots(Arc<Mutex<BTreeMap<PartitionNumber, RegistryHandle>>>);
 
-impl PartitionRosters {
+impl PartitionSnapshots {
     /// The partition is served from here on.
     pub(crate) fn begun(&self, partition: PartitionNumber, registry: RegistryHandle) {
         self.lock().insert(partition, registry);
@@ -28,14 +28,14 @@ impl PartitionRosters {
 
     /// The endpoints of all partitions.
     pub(crate) fn all(&self) -> Vec<Arc<EndpointSnapshot>> {
-        self.lock().values().map(RegistryHandle::roster).collect()
+        self.lock().values().map(RegistryHandle::snapshot).collect()
     }
 
     /// Those of the configuration, as they are where this process serves them.
     pub(crate) fn view(&self, configured: &[EndpointView]) -> Vec<EndpointView> {
         let served = self.all();
         let view = |view: &EndpointView| {
-            let found = served.iter().find_map(|roster| roster.find(&view.name));
+            let found = served.iter().find_map(|snapshot| snapshot.find(&view.name));
             found.map_or_else(|| view.clone(), |shown| shown.view())
         };
         configured.iter().map(view).collect()

@@ -1,0 +1,183 @@
+//! The stages of whoever has the slot, built, and joined by their channels.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+
+use crate::api;
+use crate::app::App;
+use crate::app::PipelineWaits;
+use crate::app::ledger_task::LedgerOutputs;
+use crate::app::ledger_task::OPENED_MAX;
+use crate::app::ledger_task::REPORTS_MAX;
+use crate::app::ledger_task::ledger;
+use crate::app::ledger_task::run_ledger;
+use crate::app::tail_relay::TailRelay;
+use crate::backfill::context::BackfillContext;
+use crate::backfill::pump_orders::BackfillOrder;
+use crate::backfill::pump_orders::ORDERS_MAX;
+use crate::backfill::scheduler::BackfillService;
+use crate::config::configuration::Settings;
+use crate::endpoints::admin::CALLS_MAX;
+use crate::endpoints::admin::EndpointAdmin;
+use crate::endpoints::admin::ReloadedSettings;
+use crate::endpoints::from_table;
+use crate::endpoints::registry::EndpointRegistry;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::UpdateSenders;
+use crate::endpoints::registry::store::EndpointStore;
+use crate::flow::settlement::LaneReport;
+use crate::ha::role::MemberRole;
+use crate::ha::state::TakenState;
+use crate::pipeline::crash_guard::CrashGuard;
+use crate::pipeline::handles::SharedHandles;
+use crate::pipeline::lanes;
+use crate::pipeline::lanes::LaneContext;
+use crate::pipeline::pump::relay_outbox::RelayOutbox;
+use crate::pipeline::source_thread::AttachedSource;
+use crate::pipeline::source_thread::PumpParts;
+use crate::preflight::gaps;
+use crate::preflight::write_backs;
+use crate::redelivery;
+use crate::store::ownership::StateOwnership;
+use crate::task::TaskOwner;
+
+impl App {
+    /// Starts the stages, and joins them by their channels.
+    pub(super) async fn join(
+        &mut self,
+        mut attached: AttachedSource,
+        mut taken: TakenState,
+        PipelineWaits { shutdown, budget, writable }: PipelineWaits,
+    ) -> anyhow::Result<()> {
+        let Self { settings, handles, tasks, .. } = self;
+        let (opened_in, opened) = mpsc::channel(OPENED_MAX);
+        let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+        let (ended_in, ledger_ended) = oneshot::channel();
+        let relay = Box::pin(relay_of(self.role, settings, &mut taken, &reports_in, tasks)).await?;
+        let is_tail = relay.is_some();
+        let waits = (&budget, &shutdown);
+        let lanes =
+            LaneContext::new(settings, handles, waits, reports_in, lanes::share_of(settings));
+        let (ways, edits, turns) = UpdateSenders::open();
+        let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
+        let network = &lanes.0.network;
+        let known = (taken.holding.clone(), taken.rows.take());
+        let keeper = from_table::open(settings, handles, network, known, &mut starts).await?;
+        let keep = EndpointStore::new(settings, taken.holding.epoch());
+        // The registry and its lanes alone hold the way to the ledger.
+        let known = (&taken.backlog, taken.states.as_slice());
+        let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
+        // Apart: it would be a large part of what the whole start takes of memory.
+        let (registry, orders) = Box::pin(registry).await?;
+        let snapshot = orders.snapshot();
+        let (ahead, parked) = (taken.ahead_of(&snapshot), taken.parked());
+        tasks.spawn("the lanes", registry.run(tasks.stop_token()));
+        let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
+        if !is_tail {
+            let calls_in = administer(admin, orders.clone(), self.reloads.1.clone(), tasks);
+            drop(self.admin.set(calls_in)); // there is one
+        }
+        drop(self.registry.set(orders)); // likewise
+        let (settled_in, settled) = watch::channel(None);
+        let published = LedgerOutputs::of(handles, self.confirmed.clone(), &taken, settled_in);
+        // Without a pause between the two: a scrape has to find both.
+        taken.show(&snapshot, handles);
+        let (epoch, holding) = (taken.holding.epoch(), taken.holding.clone());
+        let caution = CrashGuard::new(
+            &taken.writer,
+            (taken.past, taken.marks),
+            settled,
+            handles.status.clone(),
+        );
+        if !is_tail {
+            let registry = Arc::clone(&self.registry);
+            redelivery::start(settings, handles, taken.holding, registry, budget, tasks);
+        }
+        let written = write_backs::start(settings, handles, tasks);
+        let kept = (taken.writer, taken.books, taken.common, taken.totals);
+        let ledger = ledger(settings, handles, published, &snapshot, kept, written);
+        let patience = shutdown.clone().patience(tasks.stop_token(), writable);
+        let kept = ledger.run(opened, reports, edits);
+        let keep_books = run_ledger(kept, patience, ended_in, shutdown.finished.clone());
+        tasks.spawn("the ledger", shutdown.clone().unless_failed(keep_books));
+        attached.begin(PumpParts {
+            turns,
+            opened: opened_in,
+            ledger_ended,
+            epoch,
+            seen: taken.seen,
+            ahead,
+            parked,
+            remembered: taken.remembered,
+            watched,
+            caution,
+            backfills: match is_tail {
+                true => mpsc::channel(1).1, // nobody orders any
+                false => start_backfills(settings, handles, holding, &self.backfills, tasks),
+            },
+            moving: taken.moving,
+            relay,
+        });
+        let source = settings.clone();
+        let source = async move { gaps::dated(&source, attached.ended()).await };
+        tasks.spawn("the source", shutdown.clone().unless_failed(source));
+        tasks.spawn("the shutdown", shutdown.follow(tasks.stop_token(), settings.grace));
+        handles.status.begun();
+        tracing::info!(http = %self.address, version = env!("CARGO_PKG_VERSION"), "walhook is running");
+        Ok(())
+    }
+}
+
+/// What events of a tail go to; `None` where they go to lanes. Others read what is parked, and their books are
+/// their own.
+async fn relay_of(
+    role: MemberRole,
+    settings: &Settings,
+    taken: &mut TakenState,
+    reports: &mpsc::Sender<LaneReport>,
+    tasks: &mut TaskOwner,
+) -> anyhow::Result<Option<RelayOutbox>> {
+    let (MemberRole::Tail, Some(relay)) = (role, &settings.relay) else { return Ok(None) };
+    let opened = TailRelay::open(settings, relay, taken, &tasks.stop_token()).await?;
+    taken.backlog.clear();
+    taken.books.clear();
+    taken.letters.clear();
+    Ok(Some(opened.start(relay, reports, tasks)))
+}
+
+/// Starts the administration of endpoints. Returns the way to it.
+fn administer(
+    admin: EndpointAdmin,
+    orders: RegistryHandle,
+    reloads: ReloadedSettings,
+    tasks: &mut TaskOwner,
+) -> mpsc::Sender<api::requests::endpoint_calls::AdminRequest> {
+    let (calls_in, calls) = mpsc::channel(CALLS_MAX);
+    let run = admin.run(orders, calls, reloads, tasks.stop_token());
+    tasks.spawn("the administration of endpoints", run);
+    calls_in
+}
+
+/// Starts the backfills. Returns the pump's end of their way to it.
+fn start_backfills(
+    settings: &Settings,
+    handles: &SharedHandles,
+    holding: StateOwnership,
+    sender: &api::requests::backfill_calls::BackfillSender,
+    tasks: &mut TaskOwner,
+) -> mpsc::Receiver<BackfillOrder> {
+    let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
+    let (requests_in, requests) = mpsc::channel(CALLS_MAX);
+    let (progress, clock) = (handles.backfills.clone(), handles.clock.clone());
+    let current = handles.current.subscribe();
+    let metrics = handles.metrics.clone();
+    let context =
+        BackfillContext::new(settings, (holding, orders_in), progress, clock, metrics, current);
+    let service = BackfillService::new(context);
+    tasks.spawn("the backfills", service.run(requests, tasks.stop_token()));
+    drop(sender.set(requests_in)); // there is one
+    orders
+}

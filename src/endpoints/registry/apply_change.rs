@@ -1,0 +1,161 @@
+//! Changes of endpoints carried out: saved, told to ledger and pump, and put into the lanes.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::delivery::http::EndpointClient;
+use crate::endpoints::registry::EndpointRegistry;
+use crate::endpoints::registry::RegisteredRule;
+use crate::endpoints::registry::RequestResult;
+use crate::endpoints::registry::change::ChangePlan;
+use crate::endpoints::registry::change::EndpointChange;
+use crate::endpoints::registry::change::PlanStep;
+use crate::endpoints::registry::change::RegistryError;
+use crate::endpoints::registry::target;
+use crate::flow::settlement::EndpointIndex;
+use crate::lane::message::LaneChange;
+use crate::lane::settings::LaneSettings;
+use crate::store::endpoints::StoredEndpoint;
+
+impl EndpointRegistry {
+    /// The outer error is the pipeline's: it cannot go on.
+    pub(super) async fn make(
+        &mut self,
+        changes: Vec<EndpointChange>,
+        save: Option<StoredEndpoint>,
+    ) -> anyhow::Result<RequestResult> {
+        let plan = match self.plan(changes) {
+            Ok(plan) => plan,
+            Err(error) => return Ok(Err(error)),
+        };
+        if !plan.steps.is_empty() && plan.steps.iter().all(PlanStep::is_for_a_lane) {
+            return self.tell_lanes(plan.steps).await;
+        }
+        if let Err(error) = self.look_at_renames(&plan).await {
+            return Ok(Err(error));
+        }
+        let saved = match save {
+            Some(row) => match self.keep.save(&row).await {
+                Ok(row) => Some(row),
+                Err(error) => return Ok(Err(RegistryError::Unsaved(Box::new(error)))),
+            },
+            None => None,
+        };
+        self.carry_out(plan).await?;
+        Ok(Ok(saved))
+    }
+
+    pub(super) async fn carry_out(&mut self, plan: ChangePlan) -> anyhow::Result<()> {
+        let (mut opened, mut closed, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut after, mut events, mut renamed) = (Vec::new(), None, Vec::new());
+        for step in plan.steps {
+            match step {
+                PlanStep::Add { endpoint, origin } => {
+                    let is_enabled = endpoint.enabled;
+                    // One of this name that was there before may have left some.
+                    let letters = self.keep.letters(&endpoint.name).await;
+                    let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
+                    metrics.dead_letters.set(letters);
+                    let (index, lane) = self.add(endpoint, origin);
+                    opened.push((index, lane));
+                    listed.push(index);
+                    if !is_enabled {
+                        after.push((index, LaneChange::Disable));
+                    }
+                }
+                PlanStep::Rename { index, rename, endpoint, client } => {
+                    self.settle_in(index, endpoint, client, &mut after).await?;
+                    renamed.push((index, rename));
+                    listed.push(index);
+                }
+                PlanStep::Replace { index, endpoint, client } => {
+                    self.settle_in(index, endpoint, client, &mut after).await?;
+                    listed.push(index);
+                }
+                // Such an order is made of nothing else: see `pauses`.
+                PlanStep::Pause { .. }
+                | PlanStep::Resume { .. }
+                | PlanStep::Enable { .. }
+                | PlanStep::TryNow { .. } => {}
+                PlanStep::Events(others) => {
+                    self.try_now_what_takes(&others).await?;
+                    for (rule, other) in self.rules.iter_mut().zip(&*others) {
+                        rule.settings = other.clone();
+                    }
+                    events = Some(others);
+                }
+                PlanStep::Remove { index } => {
+                    let Some(member) = self.members.get_mut(&index) else { continue };
+                    member.is_leaving = true;
+                    closed.push(index);
+                    after.push((index, LaneChange::Delete));
+                }
+            }
+        }
+        let (edit, known) = self.edit(&listed);
+        match renamed.is_empty() {
+            true => {
+                self.ways.ledger.send(edit).await.context("the ledger has ended")?;
+                known.await.context("the ledger has ended")?;
+            }
+            false => self.rename(edit, known, renamed).await?,
+        }
+        let (turn, taken) = self.turn(opened, closed, events);
+        self.ways.pump.send(turn).await.context("the source has ended")?;
+        taken.await.context("the source has ended")?;
+        // Behind the last events that the pump has handed over.
+        for (index, change) in after {
+            if let Some(member) = self.members.get(&index) {
+                member.control.change(change).await?;
+            }
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Gives an endpoint that there is other settings.
+    pub(super) async fn settle_in(
+        &mut self,
+        index: EndpointIndex,
+        endpoint: Arc<Endpoint>,
+        client: Arc<EndpointClient>,
+        after: &mut Vec<(EndpointIndex, LaneChange)>,
+    ) -> anyhow::Result<()> {
+        let Some(member) = self.members.get_mut(&index) else { return Ok(()) };
+        let before = std::mem::replace(&mut member.endpoint, endpoint);
+        if before.name != member.endpoint.name {
+            member.metrics = self.common.handles.metrics.endpoint(&member.endpoint.name);
+        }
+        member.runner.replace(Arc::clone(&member.endpoint), client);
+        let settings = LaneSettings::with_backlog(index, &member.endpoint, None);
+        let change = LaneChange::Settings(Box::new(settings));
+        member.control.change(change).await?;
+        match (before.enabled, member.endpoint.enabled) {
+            (false, true) => member.control.change(LaneChange::Enable).await?,
+            (true, false) => after.push((index, LaneChange::Disable)),
+            (true, true) | (false, false) => {}
+        }
+        if target::is_other(&before, &member.endpoint) {
+            member.control.change(LaneChange::TryNow).await?;
+        }
+        Ok(())
+    }
+
+    /// Has what waits tried where an event's payload or filter changes: what failed before may be taken now.
+    pub(super) async fn try_now_what_takes(&mut self, others: &[EventRule]) -> anyhow::Result<()> {
+        let is_other = |(rule, other): &(&RegisteredRule, &EventRule)| {
+            rule.settings.payload != other.payload || rule.settings.filter != other.filter
+        };
+        let changed = self.rules.iter().zip(others).filter(is_other);
+        let changed: Vec<&EventRule> = changed.map(|(_, other)| other).collect();
+        for member in self.members.values() {
+            if changed.iter().any(|rule| member.endpoint.takes(rule)) {
+                member.control.change(LaneChange::TryNow).await?;
+            }
+        }
+        Ok(())
+    }
+}
