@@ -96,8 +96,9 @@ impl Bench {
             let endpoints = EACH * workers as u64;
             let url = self.stage.receiver.https(&format!("{SLOW}{TAKES}"));
             let job = Job::Deliver(self.by_customer(endpoints, &url, Some(1)));
-            let bound = endpoints as f64 * 1000.0 / TAKES as f64;
-            let rows = (bound * (self.plan.warm_up + self.plan.window).as_secs_f64() * 1.2) as u64;
+            let millis = (self.plan.warm_up + self.plan.window).as_millis();
+            // A fifth more than what can be delivered in the time.
+            let rows = endpoints * u64::try_from(millis)? * 6 / (5 * TAKES);
             let mut rates = Vec::new();
             for _ in 0..self.plan.long_runs() {
                 let mut members = self.live_members(&job, workers)?;
