@@ -1,4 +1,18 @@
 //! Settings: the sections of the configuration as the rest of walhook sees them. Every value is valid.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `addresses` | Addresses that endpoints may have |
+//! | `channel_presets` | `channel`: chat systems as data |
+//! | `endpoint` | `[[endpoint]]` |
+//! | `event` | `[[event]]` |
+//! | `hosts` | The hosts of a connection URL, one by one |
+//! | `inbound` | `[inbound]` |
+//! | `messages` | `[messages]` |
+//! | `places` | Where keys stand in a configuration file |
+//! | `relay` | `[relay]` |
+//! | `request_template` | What of an endpoint's requests is evaluated for each event |
+//! | `telemetry` | `[telemetry]` |
 
 mod addresses;
 mod channel_presets;

@@ -17,9 +17,23 @@
 //! - nothing waits for long and holds the WAL: it is parked, which means that the ledger writes it
 //!   into the backlog. While the endpoint is out of order, all but what is in flight is parked.
 //!
-//! `dispatch` chooses what is sent, `breaker`, `pace` and `retry_delays` say when; `parking` decides what
-//! is parked, `spill` keeps the order between memory and backlog, `backlog_limits` keeps the backlog's limits,
-//! `memory_pressure` gives memory back, and `live` changes all of it while it runs.
+//! | file | holds |
+//! | --- | --- |
+//! | `backlog_limits` | What is parked for too long, or too much, or has expired |
+//! | `breaker` | The circuit breaker |
+//! | `concurrency` | How many requests may be in flight at once |
+//! | `cursor` | How far the backlog has come into memory |
+//! | `dispatch` | What is sent next: retries and fresh events, alone or in batches |
+//! | `live` | What can be changed while the lane runs |
+//! | `memory_pressure` | Makes room for something large |
+//! | `order` | Who stands behind whom, by key |
+//! | `pace` | The rate limit, and the ramp after an outage |
+//! | `parking` | What is parked in memory, and keeps its turn |
+//! | `retry_delays` | How long a failed delivery waits |
+//! | `retry_queue` | Requests that failed and are made again later |
+//! | `settle` | How deliveries leave the lane |
+//! | `spill` | The order between memory and backlog |
+//! | `split` | A batch that is refused for good, event by event |
 
 mod backlog_limits;
 pub(crate) mod breaker;

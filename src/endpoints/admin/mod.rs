@@ -6,6 +6,20 @@
 //!
 //! It knows each endpoint that was made at run time as its maker wrote it. A change is read as the
 //! configuration file is, its addresses are judged, and the registry writes it down before it holds.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `address` | Judges the addresses of an endpoint when it is saved |
+//! | `admit` | Whether an endpoint can be served and may be changed here |
+//! | `examine` | Looks without touching |
+//! | `pause` | A pause, the end of a 410, a try at once |
+//! | `probe` | Sends a test event |
+//! | `record` | One endpoint as its maker wrote it, and how that is stored |
+//! | `reload` | The configuration was read again |
+//! | `rename` | Another name for an endpoint |
+//! | `rotation` | Secrets that take the place of others |
+//! | `view` | How endpoints are shown |
+//! | `webhook_api` | `wechat-messages`'s documents |
 
 mod address;
 mod admit;

@@ -17,6 +17,7 @@ use crate::config::configuration::Settings;
 use crate::flow::partition::PartitionNumber;
 use crate::pipeline::simulation::model_broker;
 use crate::pipeline::simulation::model_leases::LEASE;
+use crate::pipeline::simulation::model_state::ModelHolding;
 use crate::pipeline::simulation::owner;
 use crate::pipeline::simulation::owner::TakenPartition;
 use crate::pipeline::simulation::process::RunEnd;
@@ -131,7 +132,6 @@ impl RoleLives {
                 }
             }
         }
-        alongside(&mut stale, std::future::ready(())).await;
         while stale.next().await.is_some() {}
     }
 
@@ -186,7 +186,7 @@ impl RoleLives {
         ends.next().filter(|_| !self.world.lock().is_healed)
     }
 
-    fn is_owned(&self, holding: crate::pipeline::simulation::model_state::ModelHolding) -> bool {
+    fn is_owned(&self, holding: ModelHolding) -> bool {
         let world = self.world.lock();
         let row = world.state.progress.get(&holding.partition);
         row.is_some_and(|row| row.epoch == holding.epoch && !row.is_at_source)
