@@ -119,3 +119,22 @@ impl ShutdownStages {
 pub(crate) async fn is_stopped_soon(stop: &CancellationToken) -> bool {
     tokio::time::timeout(REASON_MAX, stop.cancelled()).await.is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_ended_gets_the_time_to_say_why_and_no_more() {
+        let (stop, begun) = (CancellationToken::new(), Instant::now());
+        let says = async {
+            tokio::time::sleep(REASON_MAX / 2).await;
+            stop.cancel();
+        };
+        let (is_stopped, ()) = tokio::join!(is_stopped_soon(&stop), says);
+        assert!(is_stopped && begun.elapsed() == REASON_MAX / 2);
+        assert!(!is_stopped_soon(&CancellationToken::new()).await, "nobody has anything to say");
+        assert_eq!(begun.elapsed(), REASON_MAX + REASON_MAX / 2);
+    }
+}
