@@ -103,6 +103,10 @@ pub mod failpoint {
 }
 
 pub mod flow {
+    pub mod backlog {
+        pub use crate::flow::backlog::BacklogPosition;
+        pub use crate::flow::backlog::RefilledRow;
+    }
     pub mod body {
         pub use crate::flow::body::BodyPart;
         pub use crate::flow::body::EventBody;
@@ -201,11 +205,11 @@ pub mod lane {
         pub use crate::lane::core::LaneNow;
         pub use crate::lane::core::LaneState;
     }
+    pub mod services {
+        pub use crate::lane::services::LaneServices;
+    }
     pub mod settings {
         pub use crate::lane::settings::LaneSettings;
-    }
-    pub mod task {
-        pub use crate::lane::task::no_backlog;
     }
 }
 

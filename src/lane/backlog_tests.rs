@@ -35,6 +35,8 @@ use crate::lane::overflow_delay::FIRST_PATIENCE;
 use crate::lane::overflow_delay::FULL_PATIENCE;
 use crate::lane::overflow_delay::TOGETHER_MAX;
 use crate::lane::overflow_delay::WalHold;
+use crate::lane::samples::SampleBacklog;
+use crate::lane::samples::SampleServices;
 use crate::lane::samples::delivered;
 use crate::lane::samples::event;
 use crate::lane::samples::number;
@@ -99,6 +101,28 @@ impl Database {
     }
 }
 
+/// The rows that the lane reads, as long as the database answers.
+struct ModelBacklog {
+    database: Arc<Mutex<Database>>,
+    is_up: Arc<AtomicBool>,
+}
+
+impl SampleBacklog for ModelBacklog {
+    async fn page(
+        &self,
+        after: Option<BacklogPosition>,
+        rows: usize,
+    ) -> Result<Vec<RefilledRow>, &'static str> {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        if !self.is_up.load(Ordering::Relaxed) {
+            return Err("it is away");
+        }
+        let database = self.database.lock().unwrap();
+        let rest = database.rows.iter().filter(|(at, _)| after.is_none_or(|a| **at > a));
+        Ok(rest.take(rows).map(|(_, row)| row.clone()).collect())
+    }
+}
+
 struct Running {
     sender: LaneSender,
     database: Arc<Mutex<Database>>,
@@ -116,9 +140,6 @@ impl Running {
     fn start(settings: LaneSettings, database: Database, takes: Duration) -> Self {
         let (sender, task) = open(settings);
         let (outcomes, mut reports) = mpsc::channel::<LaneReport>(4);
-        let start = Instant::now();
-        let clock =
-            move || Timestamp::from_micros(i64::try_from(start.elapsed().as_micros()).unwrap());
         let flag = |is_set| Arc::new(AtomicBool::new(is_set));
         let (is_up, is_backlog_up, may_send) = (flag(true), flag(true), flag(true));
         let requests = Arc::<AtomicUsize>::default();
@@ -126,7 +147,7 @@ impl Running {
         let database = Arc::new(Mutex::new(database));
         let attempt = {
             let (seen, is_up, requests) = (seen.clone(), is_up.clone(), requests.clone());
-            move |lease: Lease, _now| {
+            move |lease: Lease| {
                 requests.fetch_add(1, Ordering::Relaxed);
                 let (seen, is_up) = (seen.clone(), is_up.clone());
                 async move {
@@ -140,26 +161,11 @@ impl Running {
                 }
             }
         };
-        let refill = {
-            let (database, is_up) = (database.clone(), is_backlog_up.clone());
-            move |after: Option<BacklogPosition>, limit: usize| {
-                let (database, is_up) = (database.clone(), is_up.clone());
-                async move {
-                    tokio::time::sleep(Duration::from_millis(3)).await;
-                    if !is_up.load(Ordering::Relaxed) {
-                        return Err("it is away");
-                    }
-                    let database = database.lock().unwrap();
-                    let rest =
-                        database.rows.iter().filter(|(at, _)| after.is_none_or(|a| **at > a));
-                    Ok(rest.take(limit).map(|(_, row)| row.clone()).collect())
-                }
-            }
-        };
         let mut tasks = JoinSet::new();
-        let gate = may_send.clone();
-        let may = move || gate.load(Ordering::Relaxed);
-        tasks.spawn(task.run(attempt, clock, may, refill, outcomes, CancellationToken::new()));
+        let backlog = ModelBacklog { database: database.clone(), is_up: is_backlog_up.clone() };
+        let services = SampleServices::new(attempt).with_backlog(may_send.clone(), backlog);
+        let stop = CancellationToken::new();
+        tasks.spawn(async move { task.run(&services, outcomes, stop).await });
         let books = database.clone();
         tasks.spawn(async move {
             let mut taken = Vec::new();
@@ -402,13 +408,12 @@ async fn what_overflows_waits_for_the_ledger() {
     let (sender, task) = open(with_backlog(4));
     let (outcomes, reports) = mpsc::channel::<LaneReport>(1);
     let mut tasks = JoinSet::new();
-    let attempt = |lease: Lease, _now| async move {
+    let services = SampleServices::new(|lease: Lease| async move {
         std::future::pending::<()>().await;
         (lease, delivered())
-    };
-    let clock = || Timestamp::default();
-    let refill = task::no_backlog;
-    tasks.spawn(task.run(attempt, clock, || true, refill, outcomes, CancellationToken::new()));
+    });
+    let stop = CancellationToken::new();
+    tasks.spawn(async move { task.run(&services, outcomes, stop).await });
     let send = sender.send((0..5000).map(|n| event(n, n)).collect());
     assert!(tokio::time::timeout(60 * SECOND, send).await.is_err(), "5000 events fit nowhere");
     let counts = sender.view().counts();

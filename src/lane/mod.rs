@@ -17,6 +17,7 @@
 //! | `message` | What comes into a lane |
 //! | `overflow_delay` | How long a sender waits for a full lane |
 //! | `sender` | The ways into a lane: for events, changes, replays |
+//! | `services` | What a lane has others do: requests, time, the right to send, the backlog |
 //! | `settings` | What a lane has to know about its endpoint |
 //! | `task` | The task around the core |
 //!
@@ -39,6 +40,7 @@ pub(crate) mod message;
 pub(crate) mod overflow_delay;
 mod semaphore;
 pub(crate) mod sender;
+pub(crate) mod services;
 pub(crate) mod settings;
 pub(crate) mod task;
 

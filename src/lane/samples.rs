@@ -2,14 +2,19 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::config::settings::BatchSettings;
 use crate::config::settings::KeyOrdering;
 use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
+use crate::flow::backlog::BacklogPosition;
+use crate::flow::backlog::RefilledRow;
 use crate::flow::body::EventBody;
 use crate::flow::event::Event;
 use crate::flow::event::EventExpiry;
@@ -19,6 +24,7 @@ use crate::flow::event::IdOrigin;
 use crate::flow::headers::HeaderLines;
 use crate::flow::key::EventKeys;
 use crate::flow::key::KeyHash;
+use crate::flow::lease::Lease;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
@@ -29,6 +35,7 @@ use crate::flow::verdict::AttemptReach;
 use crate::flow::verdict::AttemptVerdict;
 use crate::flow::verdict::FailureClass;
 use crate::flow::verdict::HttpExchange;
+use crate::lane::services::LaneServices;
 use crate::lane::settings::LaneSettings;
 
 /// An endpoint with room and without limits: 4 retries from 1 s, 4 at once, no batches.
@@ -127,5 +134,79 @@ fn exchange(verdict: AttemptVerdict, status: Option<u16>) -> HttpExchange {
         request_headers: HeaderLines::default(),
         response_headers: HeaderLines::default(),
         response_body: Bytes::new(),
+    }
+}
+
+/// What a lane asks of a test: its requests, and a clock that begins at 0 and goes as the runtime's does.
+pub(super) struct SampleServices<A, B = NoBacklog> {
+    attempt: A,
+    start: Instant,
+    may_send: Arc<AtomicBool>,
+    backlog: B,
+}
+
+/// A backlog of a test.
+pub(super) trait SampleBacklog {
+    fn page(
+        &self,
+        after: Option<BacklogPosition>,
+        rows: usize,
+    ) -> impl Future<Output = Result<Vec<RefilledRow>, &'static str>> + Send;
+}
+
+/// Has no rows.
+pub(super) struct NoBacklog;
+
+impl SampleBacklog for NoBacklog {
+    async fn page(
+        &self,
+        _after: Option<BacklogPosition>,
+        _rows: usize,
+    ) -> Result<Vec<RefilledRow>, &'static str> {
+        Ok(Vec::new())
+    }
+}
+
+impl<A> SampleServices<A> {
+    pub(super) fn new(attempt: A) -> Self {
+        let (start, may_send) = (Instant::now(), Arc::new(AtomicBool::new(true)));
+        Self { attempt, start, may_send, backlog: NoBacklog }
+    }
+
+    pub(super) fn with_backlog<B>(
+        self,
+        may_send: Arc<AtomicBool>,
+        backlog: B,
+    ) -> SampleServices<A, B> {
+        SampleServices { attempt: self.attempt, start: self.start, may_send, backlog }
+    }
+}
+
+impl<A, F, B> LaneServices for SampleServices<A, B>
+where
+    A: Fn(Lease) -> F,
+    F: Future<Output = (Lease, HttpExchange)> + Send,
+    B: SampleBacklog,
+{
+    type BacklogError = &'static str;
+
+    fn attempt(&self, lease: Lease) -> impl Future<Output = (Lease, HttpExchange)> + Send {
+        (self.attempt)(lease)
+    }
+
+    fn database_now(&self) -> Timestamp {
+        Timestamp::from_micros(i64::try_from(self.start.elapsed().as_micros()).unwrap())
+    }
+
+    fn may_send(&self) -> bool {
+        self.may_send.load(Ordering::Relaxed)
+    }
+
+    fn read_backlog(
+        &self,
+        after: Option<BacklogPosition>,
+        rows: usize,
+    ) -> impl Future<Output = Result<Vec<RefilledRow>, &'static str>> + Send {
+        self.backlog.page(after, rows)
     }
 }

@@ -16,9 +16,7 @@
 //! what is parked comes from the backlog after the restart. It also ends when its endpoint is removed
 //! and nothing is owed to it any more.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Weak;
@@ -32,7 +30,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::RefilledRow;
 use crate::flow::lease::Lease;
 use crate::flow::settlement::DeliveryAttempt;
@@ -58,6 +55,7 @@ use crate::lane::in_flight_total::InFlightTotal;
 use crate::lane::message::LaneChange;
 use crate::lane::message::LaneMessage;
 use crate::lane::message::ReplayedDelivery;
+use crate::lane::services::LaneServices;
 use crate::lane::settings::LaneSettings;
 
 /// Finished attempts that wait for the ledger; each can hold a response of some 64 KiB.
@@ -120,12 +118,9 @@ pub(crate) enum WorkEnd {
     Over,
 }
 
-/// The empty page of a lane without a backlog.
-pub async fn no_backlog(
-    _after: Option<BacklogPosition>,
-    _limit: usize,
-) -> Result<Vec<RefilledRow>, Infallible> {
-    Ok(Vec::new())
+/// This moment, by both clocks.
+fn now(services: &impl LaneServices) -> LaneNow {
+    LaneNow { instant: Instant::now().into_std(), database: services.database_now() }
 }
 
 /// Ends when memory is wanted; never where nobody tells.
@@ -197,36 +192,18 @@ impl LaneTask {
     /// Runs the lane until `stop`, or until its input has closed and all that is owed is settled or
     /// parked.
     ///
-    /// `attempt` makes one request, at that time of the database's clock, and gives the lease back
-    /// with what came of it. `clock` tells the time on that clock. While `may_send` says no, no request
-    /// is made. `refill` reads the endpoint's backlog: up to so many rows in order, after the given one
-    /// or from the first. It need not show what was reported a moment ago, but if it shows what was
-    /// parked, then also what was parked before.
-    ///
     /// # Errors
     /// [`QueueError::LedgerEnded`] if nobody takes the reports.
-    pub async fn run<A, F, C, M, R, P, E>(
+    pub async fn run(
         mut self,
-        attempt: A,
-        clock: C,
-        may_send: M,
-        refill: R,
+        services: &impl LaneServices,
         reports: mpsc::Sender<LaneReport>,
         stop: CancellationToken,
-    ) -> Result<(), QueueError>
-    where
-        A: Fn(Lease, Timestamp) -> F,
-        F: Future<Output = (Lease, HttpExchange)> + Send,
-        C: Fn() -> Timestamp,
-        M: Fn() -> bool,
-        R: Fn(Option<BacklogPosition>, usize) -> P,
-        P: Future<Output = Result<Vec<RefilledRow>, E>>,
-        E: fmt::Display,
-    {
+    ) -> Result<(), QueueError> {
         loop {
-            self.wait_for_work(&clock, &stop).await;
+            self.wait_for_work(services, &stop).await;
             // Apart: a lane that waits holds nothing of it.
-            let work = self.work(&attempt, &clock, &may_send, &refill, &reports, &stop);
+            let work = self.work(services, &reports, &stop);
             if Box::pin(work).await? == WorkEnd::Over || self.goes_to_rest() {
                 return Ok(());
             }
@@ -236,7 +213,7 @@ impl LaneTask {
     /// Waits until there is something to do.
     pub(crate) async fn wait_for_work(
         &mut self,
-        clock: impl Fn() -> Timestamp,
+        services: &impl LaneServices,
         stop: &CancellationToken,
     ) {
         while self.is_dormant() {
@@ -245,7 +222,7 @@ impl LaneTask {
                 () = stop.cancelled() => return,
                 message = self.input.recv() => message,
             };
-            let now = LaneNow { instant: Instant::now().into_std(), database: clock() };
+            let now = now(services);
             match message {
                 Some(message) => self.take_in(message, now),
                 None => self.close(now),
@@ -259,25 +236,12 @@ impl LaneTask {
     ///
     /// # Errors
     /// As [`LaneTask::run`].
-    pub(crate) async fn work<A, F, C, M, R, P, E>(
+    pub(crate) async fn work(
         &mut self,
-        attempt: &A,
-        clock: &C,
-        may_send: &M,
-        refill: &R,
+        services: &impl LaneServices,
         reports: &mpsc::Sender<LaneReport>,
         stop: &CancellationToken,
-    ) -> Result<WorkEnd, QueueError>
-    where
-        A: Fn(Lease, Timestamp) -> F,
-        F: Future<Output = (Lease, HttpExchange)> + Send,
-        C: Fn() -> Timestamp,
-        M: Fn() -> bool,
-        R: Fn(Option<BacklogPosition>, usize) -> P,
-        P: Future<Output = Result<Vec<RefilledRow>, E>>,
-        E: fmt::Display,
-    {
-        let now = || LaneNow { instant: Instant::now().into_std(), database: clock() };
+    ) -> Result<WorkEnd, QueueError> {
         let mut in_flight = RequestsInFlight::new();
         let mut pages = FuturesUnordered::new(); // one at a time
         let mut arrived = Vec::with_capacity(MESSAGES_MAX);
@@ -287,11 +251,11 @@ impl LaneTask {
             self.free_places();
             let mut wake_at = None;
             if self.report.attempts.len() < ATTEMPTS_HELD_MAX {
-                let (now, may_send) = (now(), may_send());
-                let start = |lease| in_flight.start(attempt(lease, now.database));
+                let (now, may_send) = (now(services), services.may_send());
+                let start = |lease| in_flight.start(services.attempt(lease));
                 wake_at = self.take_turn(now, may_send, start).map(Instant::from_std);
                 if let Some(RefillWanted { after, limit }) = self.want_page(now.instant, may_send) {
-                    pages.push(refill(after, limit));
+                    pages.push(services.read_backlog(after, limit));
                 }
             }
             self.note_settled();
@@ -319,13 +283,13 @@ impl LaneTask {
                     self.stop();
                 }
                 Some((lease, exchange)) = in_flight.next() => {
-                    self.finish(lease, exchange, clock());
+                    self.finish(lease, exchange, services.database_now());
                     // All that have ended by now go into one report.
                     while let Some(Some((lease, exchange))) = in_flight.next().now_or_never() {
-                        self.finish(lease, exchange, clock());
+                        self.finish(lease, exchange, services.database_now());
                     }
                 }
-                Some(page) = pages.next() => self.take_page(page, now()),
+                Some(page) = pages.next() => self.take_page(page, now(services)),
                 place = reports.reserve(), if is_due => {
                     let ended = |_closed| QueueError::LedgerEnded { endpoint: self.name.clone() };
                     self.hand_over(place.map_err(ended)?);
@@ -334,13 +298,13 @@ impl LaneTask {
                     if !self.is_closed && !self.is_stopping =>
                 {
                     // The turn may have begun long ago.
-                    let now = now();
+                    let now = now(services);
                     if messages == 0 {
                         self.close(now);
                     }
                     arrived.drain(..).for_each(|message| self.take_in(message, now));
                 }
-                () = pressed(&mut self.pressure), if !self.is_stopping => self.lane.evict(now()),
+                () = pressed(&mut self.pressure), if !self.is_stopping => self.lane.evict(now(services)),
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)),
                     if wake_at.is_some() => {}
             }

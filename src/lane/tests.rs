@@ -20,6 +20,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::HttpExchange;
 use crate::lane::core::LaneCounts;
 use crate::lane::error::QueueError;
+use crate::lane::samples::SampleServices;
 use crate::lane::samples::delivered;
 use crate::lane::samples::event;
 use crate::lane::samples::event_until;
@@ -29,7 +30,6 @@ use crate::lane::samples::retry;
 use crate::lane::samples::settings;
 use crate::lane::task::ATTEMPTS_HELD_MAX;
 use crate::lane::task::WorkEnd;
-use crate::lane::task::no_backlog;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -59,10 +59,8 @@ impl Running {
         let (stop, seen) = (CancellationToken::new(), Seen::default());
         let mut tasks = JoinSet::new();
         let start = Instant::now();
-        let micros = move || i64::try_from(start.elapsed().as_micros()).unwrap();
-        let clock = move || Timestamp::from_micros(micros());
         let (book, token) = (Arc::clone(&seen), stop.clone());
-        let attempt = move |lease: Lease, _now| {
+        let attempt = move |lease: Lease| {
             let (takes, exchange) = reply(&lease);
             let events = lease.events.iter().map(|event| event.sequence).collect();
             book.lock().unwrap().push((start.elapsed().as_millis(), events));
@@ -71,7 +69,8 @@ impl Running {
                 (lease, exchange)
             }
         };
-        tasks.spawn(task.run(attempt, clock, || true, no_backlog, outcomes, token));
+        let services = SampleServices::new(attempt);
+        tasks.spawn(async move { task.run(&services, outcomes, token).await });
         Self { sender, reports, seen, stop, tasks }
     }
 
@@ -305,31 +304,30 @@ async fn a_lane_with_nothing_to_do_is_dormant_until_there_is_some() {
     let (sender, mut task) = open(settings());
     let (outcomes, mut reports) = mpsc::channel(REPORTS_MAX);
     let (stop, start) = (CancellationToken::new(), Instant::now());
-    let clock = || Timestamp::from_seconds(0);
-    let attempt = |lease: Lease, _now| async move {
+    let services = SampleServices::new(|lease: Lease| async move {
         tokio::time::sleep(SECOND).await;
         (lease, delivered())
-    };
+    });
     for round in 0..2 {
-        let wait = tokio::time::timeout(1000 * SECOND, task.wait_for_work(clock, &stop));
+        let wait = tokio::time::timeout(1000 * SECOND, task.wait_for_work(&services, &stop));
         assert!(wait.await.is_err(), "round {round}");
         // What only changes the lane leaves it as it is.
         sender.control().change(message::LaneChange::Pause).await.unwrap();
         sender.control().change(message::LaneChange::Resume).await.unwrap();
         sender.caught_up().await.unwrap();
-        let wait = tokio::time::timeout(1000 * SECOND, task.wait_for_work(clock, &stop));
+        let wait = tokio::time::timeout(1000 * SECOND, task.wait_for_work(&services, &stop));
         assert!(wait.await.is_err(), "round {round}");
         sender.send(vec![event(round, 1)]).await.unwrap();
         let sent = start.elapsed();
-        task.wait_for_work(clock, &stop).await;
-        let end = task.work(&attempt, &clock, &|| true, &no_backlog, &outcomes, &stop).await;
+        task.wait_for_work(&services, &stop).await;
+        let end = task.work(&services, &outcomes, &stop).await;
         assert_eq!(end.unwrap(), WorkEnd::Dormant, "round {round}");
         assert!(start.elapsed() - sent >= 61 * SECOND, "connections are kept for a minute");
         let report = reports.recv().await.unwrap();
         assert_eq!(report.settlements[0].event.sequence, round);
     }
     drop(sender);
-    task.wait_for_work(clock, &stop).await;
-    let end = task.work(&attempt, &clock, &|| true, &no_backlog, &outcomes, &stop).await;
+    task.wait_for_work(&services, &stop).await;
+    let end = task.work(&services, &outcomes, &stop).await;
     assert_eq!(end.unwrap(), WorkEnd::Over, "nothing more comes");
 }

@@ -25,13 +25,17 @@ use crate::delivery::connection::network::DeliveryNetwork;
 use crate::delivery::http::EndpointClient;
 use crate::delivery::trace::RequestTracing;
 use crate::failpoint;
+use crate::flow::backlog::BacklogPosition;
+use crate::flow::backlog::RefilledRow;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lease::Lease;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
+use crate::flow::time::Timestamp;
 use crate::flow::verdict::HttpExchange;
 use crate::lane::cell::LaneOpener;
 use crate::lane::in_flight_total::InFlightTotal;
+use crate::lane::services::LaneServices;
 use crate::lane::settings::LaneSettings;
 use crate::lane::task::LaneTask;
 use crate::lane::task::WorkEnd;
@@ -40,6 +44,7 @@ use crate::pipeline::fence;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::shutdown::ShutdownStages;
 use crate::replication::slot_ownership::SlotOwnership;
+use crate::store::state_error::StateError;
 
 /// Lanes that have ended and are not heard of yet. Others wait.
 const ENDED_MAX: usize = 16;
@@ -156,6 +161,41 @@ impl Drop for ClientUse<'_> {
     }
 }
 
+/// What the lane of an endpoint asks of this process.
+struct ServedLane<'r> {
+    runner: &'r LaneRunner,
+    used: &'r ClientUse<'r>,
+    common: &'r LaneContext,
+}
+
+impl LaneServices for ServedLane<'_> {
+    type BacklogError = StateError;
+
+    fn attempt(&self, lease: Lease) -> impl Future<Output = (Lease, HttpExchange)> + Send {
+        attempt_with(self.used.client(), lease, &self.common.handles.hold, self.common.bodies)
+    }
+
+    fn database_now(&self) -> Timestamp {
+        self.common.handles.clock.now()
+    }
+
+    fn may_send(&self) -> bool {
+        self.common.handles.hold.is_open()
+    }
+
+    async fn read_backlog(
+        &self,
+        after: Option<BacklogPosition>,
+        rows: usize,
+    ) -> Result<Vec<RefilledRow>, StateError> {
+        let page = self.common.backlog.page(|| self.runner.name(), after, rows).await;
+        if page.as_ref().is_ok_and(|page| !page.is_empty()) {
+            failpoint::reached("refilled");
+        }
+        page
+    }
+}
+
 /// Which lane has ended, and whether it was meant to.
 pub(crate) type EndedLane = (EndpointIndex, anyhow::Result<()>);
 
@@ -228,26 +268,15 @@ impl LaneRunner {
     /// Runs the lane until it rests or ends.
     async fn serve(&self, mut task: LaneTask, common: &LaneContext) -> anyhow::Result<WorkEnd> {
         let used = self.use_client()?;
-        let attempt = |lease, _database_now| {
-            let (client, hold) = (used.client(), common.handles.hold.clone());
-            async move { attempt_with(client, lease, &hold, common.bodies).await }
-        };
-        let refill = |after, rows| async move {
-            let page = common.backlog.page(|| self.name(), after, rows).await;
-            if page.as_ref().is_ok_and(|page| !page.is_empty()) {
-                failpoint::reached("refilled");
-            }
-            page
-        };
-        let (clock, may_send) = (|| common.handles.clock.now(), || common.handles.hold.is_open());
+        let services = ServedLane { runner: self, used: &used, common };
         let stop = &common.shutdown.stop_intake;
         loop {
-            task.wait_for_work(clock, stop).await;
+            task.wait_for_work(&services, stop).await;
             // Apart: a lane that waits holds nothing of it.
             let work = Box::pin(async {
                 let reports = &common.reports;
                 tokio::select! {
-                    ended = task.work(&attempt, &clock, &may_send, &refill, reports, stop) => ended,
+                    ended = task.work(&services, reports, stop) => ended,
                     never = self.tidy(&used) => match never {},
                     // What is in flight may have arrived; it comes again after the restart all the same.
                     () = common.shutdown.abort_requests.cancelled() => Ok(WorkEnd::Over),

@@ -32,13 +32,12 @@ impl LaneOpener for SpawningOpener {
         self.opened.fetch_add(1, Ordering::Relaxed);
         let opener = Arc::clone(&self);
         self.tasks.lock().unwrap().spawn(async move {
-            let attempt = |lease: Lease, _now| async move {
+            let services = SampleServices::new(|lease: Lease| async move {
                 tokio::time::sleep(SECOND).await;
                 (lease, delivered())
-            };
-            let clock = || Timestamp::from_seconds(0);
+            });
             let (outcomes, stop) = (opener.outcomes.clone(), opener.stop.clone());
-            task.run(attempt, clock, || true, no_backlog, outcomes, stop).await.unwrap();
+            task.run(&services, outcomes, stop).await.unwrap();
         });
     }
 }

@@ -14,10 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::DatabaseClock;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
+use crate::flow::backlog::BacklogPosition;
+use crate::flow::backlog::RefilledRow;
 use crate::flow::budget::MemoryBudget;
+use crate::flow::lease::Lease;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::HttpExchange;
 use crate::flow::watermark::EndpointsVersion;
 use crate::lane;
 use crate::lane::in_flight_total::InFlightTotal;
@@ -25,6 +30,7 @@ use crate::lane::message::LaneChange;
 use crate::lane::sender::LaneControl;
 use crate::lane::sender::LaneSender;
 use crate::lane::sender::ReplaySender;
+use crate::lane::services::LaneServices;
 use crate::lane::settings::LaneSettings;
 use crate::ledger::EndpointAccount;
 use crate::ledger::EndpointsEdit;
@@ -222,13 +228,8 @@ impl ModelRegistry {
         let LaneTerms { world, clock, budget, may_send, reports, shutdown, stages, .. } = terms;
         let shared = world.clone();
         let run = async move {
-            let attempt = |lease, _now| receiver::attempt(world.clone(), number, lease);
-            let refill = |after, rows| {
-                connection::page(world.clone(), Arc::clone(&name), after, rows, budget.clone())
-            };
-            let may_send = || may_send();
-            let run =
-                task.run(attempt, || clock.now(), may_send, refill, reports, shutdown.stop_intake);
+            let services = ModelServices { world, number, name, clock, may_send, budget };
+            let run = task.run(&services, reports, shutdown.stop_intake);
             tokio::select! {
                 run = run => run?,
                 () = shutdown.abort_requests.cancelled() => return Ok(()),
@@ -296,6 +297,41 @@ impl ModelRegistry {
     fn present(&self) -> impl Iterator<Item = (EndpointIndex, &ModelMember)> {
         let members = self.members.iter().map(|(index, member)| (*index, member));
         members.filter(|(_, member)| !member.is_leaving)
+    }
+}
+
+/// What the lane of an endpoint asks of the run.
+struct ModelServices {
+    world: SharedWorld,
+    number: usize,
+    name: Arc<str>,
+    clock: DatabaseClock,
+    may_send: Arc<dyn Fn() -> bool + Send + Sync>,
+    budget: MemoryBudget,
+}
+
+impl LaneServices for ModelServices {
+    type BacklogError = String;
+
+    fn attempt(&self, lease: Lease) -> impl Future<Output = (Lease, HttpExchange)> + Send {
+        receiver::attempt(self.world.clone(), self.number, lease)
+    }
+
+    fn database_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn may_send(&self) -> bool {
+        (self.may_send)()
+    }
+
+    fn read_backlog(
+        &self,
+        after: Option<BacklogPosition>,
+        rows: usize,
+    ) -> impl Future<Output = Result<Vec<RefilledRow>, String>> + Send {
+        let (world, name) = (self.world.clone(), Arc::clone(&self.name));
+        connection::page(world, name, after, rows, self.budget.clone())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A robot that takes 20 messages a minute, and a lane that sends to it. The lane's clock stands still
 //! while a request is under way, and jumps when nothing is: minutes take moments.
 
+use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::mpsc as blocking;
 use std::thread;
@@ -12,12 +13,14 @@ use walhook::testing::config::settings::Channel;
 use walhook::testing::config::settings::Overflow;
 use walhook::testing::config::settings::PRESETS;
 use walhook::testing::config::settings::WecomApp;
+use walhook::testing::flow::backlog::BacklogPosition;
+use walhook::testing::flow::backlog::RefilledRow;
 use walhook::testing::flow::settlement::DeliveryOutcome;
 use walhook::testing::flow::settlement::EndpointIndex;
 use walhook::testing::flow::settlement::LaneReport;
 use walhook::testing::lane;
+use walhook::testing::lane::services::LaneServices;
 use walhook::testing::lane::settings::LaneSettings;
-use walhook::testing::lane::task::no_backlog;
 
 use super::*;
 use crate::support::receiver::Behaviour;
@@ -67,6 +70,41 @@ fn courier(client: EndpointClient) -> blocking::Sender<(Lease, blocking::Sender<
     sender
 }
 
+/// Has the courier make the requests of a lane without a backlog.
+struct CourierServices<T> {
+    begun: Instant,
+    tell_time: T,
+    courier: blocking::Sender<(Lease, blocking::Sender<HttpExchange>)>,
+}
+
+impl<T: Fn(Duration) + Send + Sync> LaneServices for CourierServices<T> {
+    type BacklogError = Infallible;
+
+    async fn attempt(&self, lease: Lease) -> (Lease, HttpExchange) {
+        (self.tell_time)(self.begun.elapsed());
+        let (answer, answered) = blocking::channel();
+        self.courier.send((lease.clone(), answer)).unwrap();
+        // The thread waits and not the task: nothing is idle meanwhile, so the clock stands still.
+        (lease, answered.recv().unwrap())
+    }
+
+    fn database_now(&self) -> Timestamp {
+        NOW
+    }
+
+    fn may_send(&self) -> bool {
+        true
+    }
+
+    async fn read_backlog(
+        &self,
+        _after: Option<BacklogPosition>,
+        _rows: usize,
+    ) -> Result<Vec<RefilledRow>, Infallible> {
+        Ok(Vec::new())
+    }
+}
+
 /// Has a lane deliver these messages; how each of them ended, and how long it took.
 async fn deliver(
     endpoint: &Endpoint,
@@ -77,17 +115,8 @@ async fn deliver(
     let (reports, mut reported) = mpsc::channel::<LaneReport>(1000);
     let (courier, stop) = (courier(client(endpoint)), CancellationToken::new());
     let begun = Instant::now();
-    let attempt = move |lease: Lease, _now| {
-        tell_time(begun.elapsed());
-        let courier = courier.clone();
-        async move {
-            let (answer, answered) = blocking::channel();
-            courier.send((lease.clone(), answer)).unwrap();
-            // The thread waits and not the task: nothing is idle meanwhile, so the clock stands still.
-            (lease, answered.recv().unwrap())
-        }
-    };
-    let run = task.run(attempt, || NOW, || true, no_backlog, reports, stop.clone());
+    let services = CourierServices { begun, tell_time, courier };
+    let run = task.run(&services, reports, stop.clone());
     let events = (0..).zip(messages).map(|(number, text)| {
         let body = serde_json::json!({ "msgtype": "text", "text": { "content": text } });
         event(number, vec![BodyPart::Bytes(Bytes::from(body.to_string()))])
