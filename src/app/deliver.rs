@@ -171,10 +171,12 @@ impl Membership {
 
     /// One look at the state, and what follows from it.
     async fn look(&self, state: &mut MembershipState, stopping: bool) -> Result<(), StateError> {
-        let mut session = match state.session.take() {
-            Some(session) => session,
-            None => store::connect_within(&self.settings.state, store::ANSWER_SOON).await?,
-        };
+        let mut session = SqlSession::take_or_connect(
+            &mut state.session,
+            &self.settings.state,
+            store::ANSWER_SOON,
+        )
+        .await?;
         self.prolong(state, &session).await?;
         if stopping {
             state.owned.values().for_each(|owned| owned.stop.cancel());
@@ -321,10 +323,12 @@ impl Membership {
             state.failed.insert(partition, Instant::now());
         }
         let released = async {
-            let session = match state.session.take() {
-                Some(session) => session,
-                None => store::connect_within(&self.settings.state, store::ANSWER_SOON).await?,
-            };
+            let session = SqlSession::take_or_connect(
+                &mut state.session,
+                &self.settings.state,
+                store::ANSWER_SOON,
+            )
+            .await?;
             partition_leases::release(&session.client, &owned.holding).await?;
             state.session = Some(session);
             Ok::<(), StateError>(())

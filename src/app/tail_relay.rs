@@ -206,10 +206,7 @@ impl SettledFollower {
         &self,
         session: &mut Option<SqlSession>,
     ) -> Result<(Vec<PartitionRow>, bool), StateError> {
-        let open = match session.take() {
-            Some(open) => open,
-            None => store::connect_within(&self.state, store::ANSWER_SOON).await?,
-        };
+        let open = SqlSession::take_or_connect(session, &self.state, store::ANSWER_SOON).await?;
         let rows = partition_leases::rows(&open.client, &self.slot).await?;
         let members = match self.is_parking {
             true => members::load(&open.client, &self.slot, MEMBER_ALIVE).await?,

@@ -153,12 +153,12 @@ impl<'a> SlotWaiter<'a> {
     }
 
     async fn look(&mut self) -> Result<Option<SlotHolderSession>, StoreError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => {
-                store::connect_within(&self.settings.postgres.server, store::ANSWER_SOON).await?
-            }
-        };
+        let session = SqlSession::take_or_connect(
+            &mut self.session,
+            &self.settings.postgres.server,
+            store::ANSWER_SOON,
+        )
+        .await?;
         let session = self.session.insert(session);
         slot_holder::look(&session.client, &self.settings.postgres.slot).await
     }

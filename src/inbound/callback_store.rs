@@ -152,10 +152,8 @@ impl KeeperTask {
         session: &mut Option<SqlSession>,
         gathered: &mut Vec<KeepRequest>,
     ) -> Result<(), StoreError> {
-        let session = match session {
-            Some(session) => session,
-            None => session.insert(store::connect(&self.server).await?),
-        };
+        let open = SqlSession::take_or_connect(session, &self.server, store::ANSWER_MAX).await?;
+        let session = session.insert(open);
         let mut by_tables: BTreeMap<KeepTables, Vec<KeepRequest>> = BTreeMap::new();
         for request in gathered.drain(..) {
             by_tables.entry(request.tables.clone()).or_default().push(request);

@@ -77,10 +77,8 @@ impl BacklogReader {
         let limits = PageLimits { after, rows, bytes: PAGE_BYTES };
         let mut session = self.session.lock().await;
         let endpoint = &*endpoint();
-        let open = match session.take() {
-            Some(open) => open,
-            None => store::connect_within(&self.server, store::ANSWER_SOON).await?,
-        };
+        let open =
+            SqlSession::take_or_connect(&mut session, &self.server, store::ANSWER_SOON).await?;
         // Left closed after an error: the next page is read over a new one.
         let page = backlog::page(&open.client, &self.slot, endpoint, limits).await?;
         let mut rows = Vec::with_capacity(page.len());

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::ServerSettings;
 use crate::ledger::state_status::StateStatus;
-use crate::store;
 use crate::store::SqlSession;
 use crate::store::error::StoreError;
 use crate::store::migrate;
@@ -81,10 +80,7 @@ async fn once(
     session: &mut Option<SqlSession>,
 ) -> Result<(), Option<StateError>> {
     let asked = async {
-        let open = match session.take() {
-            Some(open) => open,
-            None => store::connect_within(server, ANSWER_MAX).await?,
-        };
+        let open = SqlSession::take_or_connect(session, server, ANSWER_MAX).await?;
         let answer = open.client.simple_query(QUESTION).await;
         let answer = match answer {
             Ok(answer) => answer,

@@ -121,10 +121,8 @@ async fn look(
     settings: &Settings,
     session: &mut Option<SqlSession>,
 ) -> Result<Vec<CataloguedEvent>, StoreError> {
-    let open = match session.take() {
-        Some(open) => open,
-        None => store::connect_within(&settings.postgres.server, store::ANSWER_SOON).await?,
-    };
+    let open =
+        SqlSession::take_or_connect(session, &settings.postgres.server, store::ANSWER_SOON).await?;
     catalogue(settings, &[], &session.insert(open).client).await
 }
 

@@ -202,10 +202,8 @@ impl ServerObserver {
     /// # Errors
     /// The server cannot be reached or does not answer.
     pub(crate) async fn observe(&self, session: &mut Option<SqlSession>) -> Result<(), StoreError> {
-        let open = match session.take() {
-            Some(open) => open,
-            None => store::connect_within(&self.settings.server, store::ANSWER_SOON).await?,
-        };
+        let open =
+            SqlSession::take_or_connect(session, &self.settings.server, store::ANSWER_SOON).await?;
         let client = &session.insert(open).client;
         let asked = since_boot();
         let (time, wal) = retained_wal::ask(client, &self.settings.slot).await?;

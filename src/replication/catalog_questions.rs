@@ -80,10 +80,8 @@ impl CatalogAnswers {
     }
 
     async fn open(&mut self, server: &ServerSettings) -> Result<&SqlSession, SourceError> {
-        let open = match self.session.take() {
-            Some(open) if !open.client.is_closed() => open,
-            _ => store::connect_within(server, store::ANSWER_SOON).await?,
-        };
+        let open =
+            SqlSession::take_or_connect(&mut self.session, server, store::ANSWER_SOON).await?;
         Ok(self.session.insert(open))
     }
 }

@@ -148,6 +148,23 @@ impl SqlSession {
         self.connection.join_next().await;
     }
 
+    /// The session that `kept` has from the last time, unless it has ended, or a new one.
+    ///
+    /// It is taken out: whoever has used it without an error puts it back, so that a new one follows an error.
+    ///
+    /// # Errors
+    /// As [`connect_within()`].
+    pub(crate) async fn take_or_connect(
+        kept: &mut Option<Self>,
+        server: &ServerSettings,
+        limit: Duration,
+    ) -> Result<Self, StoreError> {
+        match kept.take() {
+            Some(session) if !session.client.is_closed() => Ok(session),
+            _ => connect_within(server, limit).await,
+        }
+    }
+
     /// From here on the next byte of an answer may take so long.
     pub fn answer_within(&self, limit: Duration) {
         self.patience.set(limit);
