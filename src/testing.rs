@@ -201,9 +201,9 @@ pub mod inbound {
 pub mod lane {
     pub use crate::lane::open;
     pub mod core {
-        pub use crate::lane::core::DeliveryPlace;
         pub use crate::lane::core::LaneNow;
         pub use crate::lane::core::LaneState;
+        pub use crate::lane::core::counts::DeliveryPlace;
     }
     pub mod services {
         pub use crate::lane::services::LaneServices;
@@ -245,11 +245,11 @@ pub mod replication {
     }
     pub mod wire {
         pub mod command {
-            pub use crate::replication::wire::command::NewSlot;
             pub use crate::replication::wire::command::ReplicationConnection;
-            pub use crate::replication::wire::command::SlotCreation;
             pub use crate::replication::wire::command::StreamingStart;
             pub use crate::replication::wire::command::connect;
+            pub use crate::replication::wire::command::slot_commands::NewSlot;
+            pub use crate::replication::wire::command::slot_commands::SlotCreation;
         }
         pub mod feedback {
             pub use crate::replication::wire::feedback::SlotRelease;
@@ -292,8 +292,8 @@ pub mod store {
         pub use crate::store::backlog::ParkedDelivery;
         pub use crate::store::backlog::ReparkedDelivery;
         pub use crate::store::backlog::WaitingRow;
+        pub use crate::store::backlog::backlog_sizes::sizes;
         pub use crate::store::backlog::page;
-        pub use crate::store::backlog::sizes;
     }
     pub mod books {
         pub use crate::store::books::BookCount;
@@ -304,13 +304,13 @@ pub mod store {
         pub use crate::store::dead_letters::DeadLetter;
         pub use crate::store::dead_letters::DeadLetterId;
         pub use crate::store::dead_letters::DeathClass;
-        pub use crate::store::dead_letters::LetterFilter;
-        pub use crate::store::dead_letters::LetterState;
         pub use crate::store::dead_letters::Share;
         pub use crate::store::dead_letters::count;
         pub use crate::store::dead_letters::discard;
         pub use crate::store::dead_letters::list;
         pub use crate::store::dead_letters::purge;
+        pub use crate::store::dead_letters::selection::LetterFilter;
+        pub use crate::store::dead_letters::selection::LetterState;
         pub use crate::store::dead_letters::sizes;
         pub use crate::store::dead_letters::survey;
         pub use crate::store::dead_letters::whole;
@@ -339,14 +339,14 @@ pub mod store {
     }
     pub mod progress {
         pub use crate::store::progress::ServerLineage;
-        pub use crate::store::progress::begin_anew;
+        pub use crate::store::progress::lineage::begin_anew;
+        pub use crate::store::progress::lineage::set_lineage;
         pub use crate::store::progress::load;
         pub use crate::store::progress::load_ahead;
         pub use crate::store::progress::load_ahead_of;
         pub use crate::store::progress::load_fronts;
-        pub use crate::store::progress::set_lineage;
-        pub use crate::store::progress::take;
-        pub use crate::store::progress::take_partition;
+        pub use crate::store::progress::takeover::take;
+        pub use crate::store::progress::takeover::take_partition;
     }
     pub mod push_log {
         pub use crate::store::push_log::AttemptOutcome;

@@ -12,7 +12,7 @@ use crate::ha::state::TakenState;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::writer::StateWriter;
 use crate::store::SqlSession;
-use crate::store::backlog;
+use crate::store::backlog::backlog_sizes;
 use crate::store::books;
 use crate::store::books::CommonCounts;
 use crate::store::crash_records::PastRuns;
@@ -39,7 +39,7 @@ pub(crate) async fn take_up(
     let ahead = progress::load_ahead_of(client, slot, holding.partition()).await?;
     let mut fronts = progress::load_fronts(client, slot).await?;
     fronts.retain(|(name, _)| names.contains(&**name));
-    let sizes = backlog::sizes(client, slot).await?;
+    let sizes = backlog_sizes::sizes(client, slot).await?;
     let sizes = sizes.into_iter().filter(|size| names.contains(&*size.endpoint));
     let backlog = sizes.map(state::standing).collect();
     let mut states = endpoint_states::load(client, slot).await?;

@@ -45,8 +45,8 @@ use crate::store;
 use crate::store::SqlSession;
 use crate::store::backfill_moves;
 use crate::store::backfills;
-use crate::store::backlog;
-use crate::store::backlog::BacklogSize;
+use crate::store::backlog::backlog_sizes;
+use crate::store::backlog::backlog_sizes::BacklogSize;
 use crate::store::books;
 use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
@@ -62,6 +62,8 @@ use crate::store::partition_leases::PartitionRow;
 use crate::store::progress;
 use crate::store::progress::ServerLineage;
 use crate::store::progress::StoredProgress;
+use crate::store::progress::lineage;
+use crate::store::progress::takeover;
 use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
 use crate::store::renames;
@@ -177,7 +179,7 @@ pub(crate) async fn take(
     let source = store::connect(&settings.postgres.server).await?;
     let found = facts::slot(&source.client, slot).await?;
     let confirmed = found.as_ref().and_then(|slot| slot.confirmed);
-    let (holding, mut progress) = progress::take(&mut session.client, slot, &own_name()).await?;
+    let (holding, mut progress) = takeover::take(&mut session.client, slot, &own_name()).await?;
     let ended_cleanly = crash_records::ended_cleanly(&session.client, slot).await?;
     ownership::admit(settings, &progress, consent, ended_cleanly)?;
     let publication =
@@ -203,7 +205,8 @@ pub(crate) async fn take(
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let fronts = shared_source::fronts(&session, settings, &partitions, (slot, shared)).await?;
     let moving = backfill_moves::watched(&session.client, slot).await?;
-    let backlog = backlog::sizes(&session.client, slot).await?.into_iter().map(standing).collect();
+    let backlog =
+        backlog_sizes::sizes(&session.client, slot).await?.into_iter().map(standing).collect();
     let states = endpoint_states::load(&session.client, slot).await?;
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let remembered = remembered(settings, &session).await?;
@@ -318,9 +321,9 @@ impl SlotBooks<'_> {
                 let from = confirmed.unwrap_or_default();
                 tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
             }
-            progress::begin_anew(&mut session.client, holding, lineage, confirmed).await?;
+            lineage::begin_anew(&mut session.client, holding, lineage, confirmed).await?;
         } else if progress.lineage.as_ref() != Some(lineage) {
-            progress::set_lineage(&mut session.client, holding, lineage).await?;
+            lineage::set_lineage(&mut session.client, holding, lineage).await?;
         }
         Ok(())
     }

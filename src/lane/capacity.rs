@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
 use tokio::sync::watch;
 
-use crate::lane::core::FreedDelivery;
+use crate::lane::core::counts::FreedDelivery;
 use crate::lane::semaphore::CountedSemaphore;
 use crate::lane::settings::LaneSettings;
 

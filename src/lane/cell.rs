@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 
 use crate::lane::MESSAGES_MAX;
 use crate::lane::capacity::LaneCapacity;
-use crate::lane::core::LaneCounts;
 use crate::lane::core::breaker::BreakerState;
+use crate::lane::core::counts::LaneCounts;
 use crate::lane::gauges::LaneGauges;
 use crate::lane::message::LaneChange;
 use crate::lane::message::LaneMessage;

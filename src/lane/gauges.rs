@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::lane::capacity::LaneCapacity;
-use crate::lane::core::LaneCounts;
 use crate::lane::core::breaker::BreakerState;
+use crate::lane::core::counts::LaneCounts;
 
 /// Counts of a lane, shared with whoever shows them.
 #[derive(Debug)]

@@ -16,6 +16,9 @@
 //! what is parked comes from the backlog after the restart. It also ends when its endpoint is removed
 //! and nothing is owed to it any more.
 
+mod report;
+mod shown;
+
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,20 +35,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flow::backlog::RefilledRow;
 use crate::flow::lease::Lease;
-use crate::flow::settlement::DeliveryAttempt;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
-use crate::flow::time::Timestamp;
-use crate::flow::verdict::AttemptVerdict;
-use crate::flow::verdict::HttpExchange;
 use crate::lane::MESSAGES_MAX;
-use crate::lane::capacity::LaneAdmission;
 use crate::lane::capacity::LaneCapacity;
-use crate::lane::core::DeliveryPlace;
-use crate::lane::core::FreedDelivery;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
-use crate::lane::core::breaker::BreakerState;
+use crate::lane::core::counts::DeliveryPlace;
+use crate::lane::core::counts::FreedDelivery;
 use crate::lane::core::spill::RefillWanted;
 use crate::lane::error::QueueError;
 use crate::lane::gauges::LaneGauges;
@@ -60,13 +57,6 @@ use crate::lane::settings::LaneSettings;
 
 /// Finished attempts that wait for the ledger; each can hold a response of some 64 KiB.
 pub(super) const ATTEMPTS_HELD_MAX: usize = 64;
-
-/// A report of so many attempts or settled events is handed over at once. So is all there is when
-/// nothing is in flight: more would not come, or wait for the places that it frees.
-const REPORT_MANY: usize = 32;
-
-/// How long a smaller one waits for more.
-const REPORT_AFTER: Duration = Duration::from_millis(1);
 
 /// How long a lane has nothing to do before it is dormant: somewhat longer than connections are kept.
 const DORMANT_AFTER: Duration = Duration::from_secs(60);
@@ -414,108 +404,6 @@ impl LaneTask {
         self.lane.stop();
         self.input.close();
         self.room.close();
-    }
-
-    fn finish(&mut self, lease: Lease, exchange: HttpExchange, finished: Timestamp) {
-        if exchange.verdict == AttemptVerdict::Delivered {
-            self.gauges.note_answer(exchange.took);
-        }
-        let now = LaneNow { instant: Instant::now().into_std(), database: finished };
-        let retry_in = self.lane.complete(lease.id, &exchange, now, fastrand::f64());
-        let endpoint = self.endpoint;
-        self.report.attempts.push(DeliveryAttempt {
-            endpoint,
-            lease,
-            exchange,
-            finished,
-            retry_in,
-        });
-    }
-
-    fn note_settled(&mut self) {
-        self.freed += self.lane.take_freed();
-        let settled = self.lane.take_settled();
-        if self.report.settlements.is_empty() {
-            self.report.settlements = settled;
-        } else {
-            self.report.settlements.extend(settled);
-        }
-    }
-
-    /// Whether the report is to be handed over now, and if not, when.
-    fn look_at_report(&mut self, is_at_rest: bool) -> (bool, Option<Instant>) {
-        if self.report.is_empty() {
-            return (false, None);
-        }
-        let many = self.report.attempts.len().max(self.report.settlements.len()) >= REPORT_MANY;
-        if many || is_at_rest {
-            return (true, None);
-        }
-        let now = Instant::now();
-        let due = *self.report_due.get_or_insert(now + REPORT_AFTER);
-        if due <= now { (true, None) } else { (false, Some(due)) }
-    }
-
-    fn hand_over(&mut self, place: mpsc::Permit<'_, LaneReport>) {
-        let report = std::mem::take(&mut self.report);
-        self.report_due = None;
-        self.free_places();
-        place.send(report);
-    }
-
-    /// Gives back the places of all that has left memory, unless the ledger has not taken their report:
-    /// it bounds what waits for it. Places that were kept for rows become free without one.
-    fn free_places(&mut self) {
-        self.note_settled();
-        if !self.report.is_empty() || self.freed == FreedDelivery::default() {
-            return;
-        }
-        let mut freed = std::mem::take(&mut self.freed);
-        freed.own = self.lane.keep_places(freed.own, Instant::now().into_std());
-        self.room.give_back(freed);
-    }
-
-    /// Brings the gauges up to date, tells senders the way, and logs what an operator should hear.
-    fn show(&self) {
-        let (endpoint, counts) = (&self.name, self.lane.counts());
-        self.gauges.set_counts(counts, self.lane.reserved(), self.freed.outside);
-        let breaker = self.lane.breaker(Instant::now().into_std());
-        self.room.show_way(match (self.lane.is_taking(), self.lane.is_held_off()) {
-            (false, _) => LaneAdmission::Aside,
-            (true, false) => LaneAdmission::In,
-            (true, true) => LaneAdmission::InOrAside,
-        });
-        let before = self.gauges.set_breaker(breaker);
-        if before != breaker {
-            let backlog = counts.parked + counts.outside;
-            match (before, breaker) {
-                (BreakerState::Closed, BreakerState::Open) => {
-                    tracing::warn!(%endpoint, backlog, "endpoint is out of order: deliveries are parked");
-                }
-                (_, BreakerState::Open) => tracing::debug!(%endpoint, backlog, "the try failed"),
-                (_, BreakerState::HalfOpen) => {
-                    tracing::debug!(%endpoint, "endpoint is being tried")
-                }
-                (_, BreakerState::Closed) => {
-                    tracing::info!(%endpoint, backlog, "endpoint works again");
-                }
-            }
-        }
-        let is_slowed = self.lane.is_slowed();
-        if self.gauges.set_slowed(is_slowed) && breaker == BreakerState::Closed {
-            if is_slowed {
-                tracing::warn!(%endpoint, "endpoint fails: one request at a time until it answers");
-            } else {
-                tracing::info!(%endpoint, "endpoint answers again");
-            }
-        }
-        if self.gauges.set_gone(self.lane.is_gone()) {
-            tracing::error!(
-                %endpoint,
-                "endpoint is gone (410): its events are dead letters until it is enabled again, or \
-                 walhook is started again"
-            );
-        }
     }
 }
 

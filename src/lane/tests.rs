@@ -18,7 +18,7 @@ use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::HttpExchange;
-use crate::lane::core::LaneCounts;
+use crate::lane::core::counts::LaneCounts;
 use crate::lane::error::QueueError;
 use crate::lane::samples::SampleServices;
 use crate::lane::samples::delivered;

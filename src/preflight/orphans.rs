@@ -12,7 +12,7 @@ use crate::config::configuration::Settings;
 use crate::preflight::endpoint_rows;
 use crate::replication::catalog::CheckFinding;
 use crate::store;
-use crate::store::backlog;
+use crate::store::backlog::backlog_sizes;
 use crate::store::endpoints;
 use crate::store::error::StoreError;
 use crate::store::state_error::StateError;
@@ -68,7 +68,7 @@ pub(crate) fn of<'n>(
 pub(crate) async fn findings(settings: &Settings) -> anyhow::Result<Vec<CheckFinding>> {
     let slot = &settings.postgres.slot;
     let state = store::connect(&settings.state).await?;
-    let sizes = backlog::sizes_if_any(&state.client, slot).await?;
+    let sizes = backlog_sizes::sizes_if_any(&state.client, slot).await?;
     if sizes.is_empty() {
         return Ok(Vec::new());
     }

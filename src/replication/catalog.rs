@@ -24,8 +24,8 @@ use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::wire::command;
-use crate::replication::wire::command::NewSlot;
-use crate::replication::wire::command::SlotCreation;
+use crate::replication::wire::command::slot_commands::NewSlot;
+use crate::replication::wire::command::slot_commands::SlotCreation;
 use crate::store::error::StoreError;
 
 /// How grave a finding is.

@@ -7,9 +7,9 @@ use tokio_postgres::error::SqlState;
 use crate::flow::exit_status::ExitStatus;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::unsendable::UnsendableRow;
-use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
+use crate::store::error::server_error::ServerError;
 use crate::store::state_error::StateError;
 
 /// Why the source stopped. The text is for the operator: what is wrong, then what to do.

@@ -24,6 +24,7 @@ use crate::store;
 use crate::store::SqlSession;
 use crate::store::progress;
 use crate::store::progress::StoredProgress;
+use crate::store::progress::lineage;
 use crate::store::state_error::StateError;
 
 /// First and longest wait before a lost connection is tried again.
@@ -85,7 +86,7 @@ pub(super) async fn reconnect(
     // What is settled from here on belongs to the history of the server that was promoted.
     if progress.lineage.is_some_and(|lineage| lineage.timeline != identity.timeline) {
         let (slot, timeline) = (&settings.slot, identity.timeline);
-        progress::follow(&state.client, slot, claim.epoch, timeline).await?;
+        lineage::follow(&state.client, slot, claim.epoch, timeline).await?;
         tracing::info!(slot, timeline, "following the server that was promoted");
     }
     Ok(stream)

@@ -10,7 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
-use crate::store::error::ServerError;
+use crate::store::error::server_error::ServerError;
 
 /// More tables are counted and not named.
 const CANDIDATES_MAX: usize = 4;

@@ -9,34 +9,33 @@
 //! A letter is never removed by what happens to it: it is closed, and purged when its time is over.
 //! Sending letters again is in [`crate::store::resend`].
 
+pub(crate) mod letter_rows;
+pub(crate) mod selection;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio_postgres::Client;
 use tokio_postgres::Row;
-use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::event::Event;
-use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::FailureClass;
-use crate::store::body_codec;
-use crate::store::body_codec::STORED_BYTES_MAX;
+use crate::store::dead_letters::selection::DISCARDABLE;
+use crate::store::dead_letters::selection::LetterFilter;
+use crate::store::dead_letters::selection::LetterState;
+use crate::store::dead_letters::selection::MATCHES;
+use crate::store::dead_letters::selection::filter_params;
 use crate::store::large_body;
-use crate::store::ownership::StateOwnership;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
-use crate::store::sql::chunks;
-use crate::store::sql::clean;
-use crate::store::sql::int;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::sql::unsigned_int;
 use crate::store::state_error::StateError;
 use crate::store::stored_event;
 pub use crate::store::stored_event::DeadLetterId;
-use crate::store::stored_event::StoredSubject;
 
 /// Why a delivery died, in a word to filter by.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -103,62 +102,6 @@ pub struct DeadLetter {
     pub died_at: Timestamp,
 }
 
-/// Where a letter stands; see the picture of the module.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum LetterState {
-    Dead,
-    Requested,
-    Resending,
-    Delivered,
-    Expired,
-    Discarded,
-}
-
-impl LetterState {
-    pub const ALL: [Self; 6] = [
-        Self::Dead,
-        Self::Requested,
-        Self::Resending,
-        Self::Delivered,
-        Self::Expired,
-        Self::Discarded,
-    ];
-
-    /// What is in the queue: not closed.
-    pub const OPEN: [Self; 3] = [Self::Dead, Self::Requested, Self::Resending];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dead => "dead",
-            Self::Requested => "requested",
-            Self::Resending => "resending",
-            Self::Delivered => "delivered",
-            Self::Expired => "expired",
-            Self::Discarded => "discarded",
-        }
-    }
-}
-
-/// What [`discard`] may close.
-pub(crate) const DISCARDABLE: [LetterState; 2] = [LetterState::Dead, LetterState::Requested];
-
-/// Which letters are meant; a field that is `None` does not matter.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct LetterFilter {
-    pub ids: Option<Vec<DeadLetterId>>,
-    pub endpoint: Option<String>,
-    pub event_type: Option<String>,
-    /// See [`DeathClass::as_str`].
-    pub class: Option<String>,
-    /// A time range of death: from this on, and before that.
-    pub from: Option<Timestamp>,
-    pub before: Option<Timestamp>,
-    pub row_key: Option<String>,
-    pub event: Option<EventId>,
-    /// `None` means those in the queue, [`LetterState::OPEN`].
-    pub states: Option<Vec<LetterState>>,
-}
-
 /// A letter without its body, as a list shows it.
 #[derive(Clone, Debug)]
 pub struct LetterSummary {
@@ -183,39 +126,6 @@ pub struct LetterSummary {
     /// Length of the stored body in bytes; 0 if it was too large to be kept.
     pub body_bytes: u32,
 }
-
-/// The parameters `$1` to `$10` of [`MATCHES`]; of the states that the filter asks for, only those
-/// in `allowed`.
-pub(crate) fn filter_params<'a>(
-    slot: &'a str,
-    filter: &'a LetterFilter,
-    allowed: &[LetterState],
-) -> SqlParams<'a> {
-    let text = |text: &'a Option<String>| text.as_deref().map(|text| clean(text, true));
-    let wanted = filter.states.as_deref().unwrap_or(&LetterState::OPEN);
-    let states = wanted.iter().filter(|state| allowed.contains(state));
-    let states: Vec<&str> = states.map(|state| state.as_str()).collect();
-    let ids = filter.ids.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>());
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, slot);
-    params.put(Type::INT8_ARRAY, ids);
-    params.put(Type::TEXT, text(&filter.endpoint));
-    params.put(Type::TEXT, text(&filter.event_type));
-    params.put(Type::TEXT, text(&filter.class));
-    params.put(Type::TIMESTAMPTZ, filter.from);
-    params.put(Type::TIMESTAMPTZ, filter.before);
-    params.put(Type::TEXT, text(&filter.row_key));
-    params.put(Type::TEXT, filter.event.map(|event| event.to_string()));
-    params.put(Type::TEXT_ARRAY, states);
-    params
-}
-
-/// The rows that a [`LetterFilter`] means. The planner sees the values and drops what is null.
-pub(crate) const MATCHES: &str = "slot = $1 AND ($2::bigint[] IS NULL OR id = ANY ($2))
-     AND ($3::text IS NULL OR endpoint = $3) AND ($4::text IS NULL OR event_type = $4)
-     AND ($5::text IS NULL OR failure_class = $5) AND ($6::timestamptz IS NULL OR died_at >= $6)
-     AND ($7::timestamptz IS NULL OR died_at < $7) AND ($8::text IS NULL OR row_key = $8)
-     AND ($9::text IS NULL OR event_id = $9) AND state = ANY ($10)";
 
 /// All columns but the body.
 pub(crate) const LISTED: &str = "id, endpoint, event_id, commit_lsn, ordinal, event_type, table_schema, table_name, \
@@ -247,79 +157,6 @@ impl LetterSummary {
         let bytes = usize::try_from(self.body_bytes).unwrap_or(usize::MAX);
         large_body::is_large(bytes) && self.event.body.parts().is_empty()
     }
-}
-
-pub(crate) async fn insert(
-    tx: &Transaction<'_>,
-    holding: &StateOwnership,
-    letters: &[DeadLetter],
-) -> Result<(), StateError> {
-    let rest = "endpoint, reason, failure_class, http_status, attempts, first_attempt_at, \
-                last_attempt_at, died_at";
-    let event = stored_event::COLUMNS;
-    // A letter twice in one statement: the last one counts, and one statement may not change a row
-    // twice. Then in the order in which they died.
-    let insert = |selected: &str| {
-        format!(
-            "INSERT INTO walhook.dead_letters AS d (slot, {event}, {rest})
-         SELECT $1, {selected}, {rest} FROM (
-             SELECT DISTINCT ON (event_id, endpoint) *
-               FROM unnest({arrays}, $16::text[], $17::text[], $18::text[], $19::int[],
-                           $20::int[], $21::timestamptz[], $22::timestamptz[],
-                           $23::timestamptz[])
-                    WITH ORDINALITY AS rows ({event}, {rest}, number)
-              ORDER BY event_id, endpoint, number DESC
-         ) AS letters ORDER BY number
-         ON CONFLICT (slot, endpoint, event_id) DO UPDATE
-            SET reason = excluded.reason, failure_class = excluded.failure_class,
-                http_status = excluded.http_status, attempts = d.attempts + excluded.attempts,
-                first_attempt_at = least(d.first_attempt_at, excluded.first_attempt_at),
-                last_attempt_at = coalesce(excluded.last_attempt_at, d.last_attempt_at),
-                died_at = excluded.died_at, state = 'dead', closed_at = NULL",
-            arrays = stored_event::ARRAYS,
-        )
-    };
-    for chunk in chunks(letters, |row| body_codec::encoded_len(&row.event.body)) {
-        // One that could not be rendered has no body to send again.
-        let kept = |row: &DeadLetter| match row.event.body.parts() {
-            [] => None,
-            _ if large_body::is_large(body_codec::encoded_len(&row.event.body)) => None,
-            _ => body_codec::encode(&row.event.body),
-        };
-        let bodies = chunk.iter().map(kept).collect();
-        let length = |row: &DeadLetter| body_codec::encoded_len(&row.event.body);
-        let large = match chunk {
-            [row] if large_body::is_large(length(row)) && length(row) <= STORED_BYTES_MAX => {
-                Some(&row.event.body)
-            }
-            _ => None,
-        };
-        let subjects: Vec<StoredSubject<'_>> = chunk
-            .iter()
-            .map(|row| StoredSubject { event: &row.event, row_key: row.row_key.as_deref() })
-            .collect();
-        let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
-        stored_event::put_events(&mut params, &subjects, bodies, holding.unicode);
-        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
-        let reasons = chunk.iter().map(|row| clean(&row.reason, holding.unicode));
-        params.column(Type::TEXT_ARRAY, reasons);
-        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.class.as_str()));
-        params.column(Type::INT4_ARRAY, chunk.iter().map(|row| row.status.map(i32::from)));
-        params.column(Type::INT4_ARRAY, chunk.iter().map(|row| int(row.attempts)));
-        params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.first_attempt));
-        params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.last_attempt));
-        params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.died_at));
-        if let Some(body) = large {
-            large_body::gather(tx, &holding.slot, body).await?;
-        }
-        let insert = insert(&large_body::selected(large.is_some()));
-        tx.execute_typed(&insert, &params.list()).await?;
-        if large.is_some() {
-            large_body::clear(tx, &holding.slot).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Letters, the newest first, at most `limit`; `below` is the last id of the page before.

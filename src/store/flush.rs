@@ -25,15 +25,15 @@ use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
 use crate::store::backfill_moves;
 use crate::store::backfills;
-use crate::store::backlog;
 use crate::store::backlog::BacklogDelivery;
 use crate::store::backlog::ParkedDelivery;
 use crate::store::backlog::ReparkedDelivery;
+use crate::store::backlog::parked_rows;
 use crate::store::books;
 use crate::store::books::BookEntry;
 use crate::store::books::CommonChange;
-use crate::store::dead_letters;
 use crate::store::dead_letters::DeadLetter;
+use crate::store::dead_letters::letter_rows;
 use crate::store::ownership::StateOwnership;
 use crate::store::partitions;
 use crate::store::progress::begin;
@@ -192,7 +192,7 @@ async fn attempt(
     // In this order on the wire. A row may be finished and parked anew by the same flush.
     tokio::try_join!(
         biased;
-        backlog::finish(&tx, holding, &flush.finished),
+        parked_rows::finish(&tx, holding, &flush.finished),
         resend::close(&tx, holding, &flush.resent),
         write_backs::resent(&tx, holding, &flush.resent),
         write_backs::count(&tx, holding, &flush.write_backs),
@@ -206,10 +206,10 @@ async fn attempt(
         push_totals::add(&tx, holding, &flush.totals),
         move_fronts(&tx, holding, &flush.fronts),
         note_ahead(&tx, holding, &flush.ahead),
-        dead_letters::insert(&tx, holding, &flush.dead),
+        letter_rows::insert(&tx, holding, &flush.dead),
     )?;
-    backlog::park(&mut tx, holding, &flush.parked).await?;
-    backlog::repark(&tx, holding, &flush.reparked).await?;
+    parked_rows::park(&mut tx, holding, &flush.parked).await?;
+    parked_rows::repark(&tx, holding, &flush.reparked).await?;
     push_log::copy(&tx, holding, &flush.attempts, &flush.batches).await?;
     for rename in &flush.renames {
         renames::carry_over(&tx, holding, rename).await?;

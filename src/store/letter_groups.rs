@@ -9,10 +9,10 @@ use tokio_postgres::types::Type;
 
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
-use crate::store::dead_letters::LetterFilter;
-use crate::store::dead_letters::LetterState;
-use crate::store::dead_letters::MATCHES;
-use crate::store::dead_letters::filter_params;
+use crate::store::dead_letters::selection::LetterFilter;
+use crate::store::dead_letters::selection::LetterState;
+use crate::store::dead_letters::selection::MATCHES;
+use crate::store::dead_letters::selection::filter_params;
 use crate::store::sql::SqlParams;
 use crate::store::sql::int;
 use crate::store::sql::read;

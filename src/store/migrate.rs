@@ -11,8 +11,8 @@ use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::store::error::ServerError;
 use crate::store::error::StoreError;
+use crate::store::error::server_error::ServerError;
 use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;

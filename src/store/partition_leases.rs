@@ -19,10 +19,10 @@ use tokio_postgres::types::Type;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::store::ownership::StateOwnership;
-use crate::store::progress;
 use crate::store::progress::StoredProgress;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
+use crate::store::progress::takeover;
 use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;
@@ -240,7 +240,7 @@ pub(crate) async fn give_out(
 /// Takes a partition that nobody has, for as long as `lease`; `None` if somebody has it.
 ///
 /// # Errors
-/// As [`progress::take`].
+/// As [`takeover::take`].
 pub(crate) async fn take(
     client: &mut Client,
     slot: &str,
@@ -260,7 +260,7 @@ pub(crate) async fn take(
     if client.execute_typed(claim, &params.list()).await? == 0 {
         return Ok(None);
     }
-    progress::take_partition(client, slot, partition, holder).await.map(Some)
+    takeover::take_partition(client, slot, partition, holder).await.map(Some)
 }
 
 /// Prolongs the leases of these partitions, and returns those that are this member's still.

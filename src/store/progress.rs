@@ -4,18 +4,18 @@
 //! transaction that writes state checks it under the row's lock: a walhook that was frozen, and has
 //! been replaced meanwhile, writes nothing when it wakes up, but gets [`StateError::Fenced`].
 
+pub(crate) mod lineage;
+pub(crate) mod takeover;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::Row;
 use tokio_postgres::Transaction;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::flow::backfill::FIRST_READ_ID;
 use crate::flow::event::EventId;
 use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
@@ -25,17 +25,9 @@ use crate::flow::time::Timestamp;
 use crate::store::ownership::StateOwnership;
 use crate::store::slot_owner::SlotOwner;
 use crate::store::sql::SqlParams;
-use crate::store::sql::clean;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
-
-/// How long a taker waits for a transaction of the former holder before it ends the holder's
-/// session: such a transaction takes milliseconds, unless the holder is frozen in the middle of it.
-const HOLDER_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How often a taker ends such a session before it gives up.
-const TAKE_TRIES: u32 = 4;
 
 /// Events [`load_ahead`] returns at most. More than fits into all lanes' memory was never open at
 /// once; what lies beyond would be repeated, not lost.
@@ -112,212 +104,6 @@ pub(crate) async fn register(client: &Client, slot: &str) -> Result<(), StateErr
     let insert = "INSERT INTO walhook.progress (slot, epoch, holder) VALUES ($1, 0, 'nobody yet')
                   ON CONFLICT (slot, partition) DO NOTHING";
     client.execute_typed(insert, &params.list()).await?;
-    Ok(())
-}
-
-/// Takes the slot: from here on every other walhook is fenced off. To be called when the
-/// replication slot is ours. `holder` says who we are, in words for the operator.
-///
-/// Waits for a flush of the former holder that is under way. If that takes too long, because the
-/// holder is frozen, its session is ended (a role may end its own sessions).
-///
-/// # Errors
-/// That the former holder's transaction could not be ended (transient), or that a statement failed.
-pub async fn take(
-    client: &mut Client,
-    slot: &str,
-    holder: &str,
-) -> Result<(StateOwnership, StoredProgress), StateError> {
-    take_partition(client, slot, PartitionNumber::SOURCE, holder).await
-}
-
-/// As [`take`], for one partition of the source: the owners of others write on.
-///
-/// # Errors
-/// As [`take`].
-pub async fn take_partition(
-    client: &mut Client,
-    slot: &str,
-    partition: PartitionNumber,
-    holder: &str,
-) -> Result<(StateOwnership, StoredProgress), StateError> {
-    for _ in 1..TAKE_TRIES {
-        match try_take(client, slot, partition, holder).await {
-            Err(error) if error.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                let ended = end_holders(client, slot, partition).await?;
-                tracing::warn!(slot, sessions = ended, "ended sessions of the slot's last holder");
-            }
-            outcome => return outcome,
-        }
-    }
-    try_take(client, slot, partition, holder).await
-}
-
-async fn try_take(
-    client: &mut Client,
-    slot: &str,
-    partition: PartitionNumber,
-    holder: &str,
-) -> Result<(StateOwnership, StoredProgress), StateError> {
-    let tx = begin(client).await?;
-    let patience = HOLDER_PATIENCE.as_millis();
-    tx.batch_execute(&format!("SET LOCAL lock_timeout = {patience}")).await?;
-    lock(&tx, slot, partition).await?;
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, slot);
-    params.put(Type::TEXT, clean(holder, false));
-    params.put(Type::INT4, partition.raw());
-    let query = format!(
-        "INSERT INTO walhook.progress AS p (slot, partition, epoch, holder) VALUES ($1, $3, 1, $2)
-         ON CONFLICT (slot, partition) DO UPDATE
-            SET epoch = p.epoch + 1, holder = $2, held_since = now()
-         RETURNING {COLUMNS}"
-    );
-    let row = tx.query_typed_one(&query, &params.list()).await?;
-    let progress = progress(&row)?;
-    let encoding: String = read(&row, "encoding")?;
-    let holding = StateOwnership {
-        slot: slot.into(),
-        partition,
-        epoch: progress.epoch,
-        flushed: read(&row, "flush")?,
-        passed: None,
-        // SQL_ASCII takes any bytes as they come.
-        unicode: matches!(encoding.as_str(), "UTF8" | "SQL_ASCII"),
-    };
-    tx.commit().await?;
-    Ok((holding, progress))
-}
-
-/// Ends the sessions that are in a transaction for this partition.
-async fn end_holders(
-    client: &Client,
-    slot: &str,
-    partition: PartitionNumber,
-) -> Result<u64, StateError> {
-    let mut params = SqlParams::default();
-    params.put(Type::INT8, lock_key(slot, partition));
-    // How pg_locks shows a 64-bit advisory lock: its halves, and 1 as the third number.
-    let ended = client
-        .query_typed(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks
-              WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                AND classid::bigint = ($1 >> 32) & 4294967295
-                AND objid::bigint = $1 & 4294967295 AND objsubid = 1",
-            &params.list(),
-        )
-        .await?;
-    Ok(ended.len() as u64)
-}
-
-/// Notes which stream the positions belong to, before the first change of it is read.
-///
-/// # Errors
-/// [`StateError::Fenced`], or that a statement failed.
-pub async fn set_lineage(
-    client: &mut Client,
-    holding: &StateOwnership,
-    lineage: &ServerLineage,
-) -> Result<(), StateError> {
-    let tx = begin(client).await?;
-    guard(&tx, holding).await?;
-    write_lineage(&tx, holding, lineage, "").await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-/// Notes that the stream goes on on another timeline, if the slot is still that of `epoch`.
-///
-/// # Errors
-/// That the statement failed.
-pub(crate) async fn follow(
-    client: &Client,
-    slot: &str,
-    epoch: i64,
-    timeline: u32,
-) -> Result<(), StateError> {
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, slot);
-    params.put(Type::INT8, epoch);
-    params.put(Type::INT4, timeline.cast_signed());
-    let update = "UPDATE walhook.progress SET timeline = $3
-                   WHERE slot = $1 AND partition = 0 AND epoch = $2";
-    client.execute_typed(update, &params.list()).await?;
-    Ok(())
-}
-
-/// At the first start, or to accept a gap: forgets what was settled, so that the positions of
-/// another stream count from `confirmed` on. Backlog, dead letters and books stay.
-///
-/// # Errors
-/// [`StateError::Fenced`], or that a statement failed.
-pub async fn begin_anew(
-    client: &mut Client,
-    holding: &StateOwnership,
-    lineage: &ServerLineage,
-    confirmed: Option<Lsn>,
-) -> Result<(), StateError> {
-    let tx = begin(client).await?;
-    guard(&tx, holding).await?;
-    forget(&tx, holding, lineage, confirmed).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-/// What [`begin_anew`] does, in a transaction that is the holder's.
-pub(crate) async fn forget(
-    tx: &Transaction<'_>,
-    holding: &StateOwnership,
-    lineage: &ServerLineage,
-    confirmed: Option<Lsn>,
-) -> Result<(), StateError> {
-    let forgotten = ", settled_lsn = NULL, settled_ordinal = NULL, confirmed_lsn = NULL, \
-                     confirmed_at = NULL";
-    write_lineage(tx, holding, lineage, forgotten).await?;
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::PG_LSN, confirmed);
-    params.put(Type::INT4, holding.partition.raw());
-    let begin = "UPDATE walhook.progress SET confirmed_lsn = $2 WHERE slot = $1 AND partition = $3";
-    tx.execute_typed(begin, &params.list()).await?;
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    // What a backfill has read belongs to no stream.
-    let partitions = "UPDATE walhook.progress SET settled_lsn = NULL, settled_ordinal = NULL,
-            at_source = true WHERE slot = $1 AND partition > 0";
-    tx.execute_typed(partitions, &params.list()).await?;
-    for table in ["settled_ahead", "fronts"] {
-        let delete = match table {
-            "settled_ahead" => format!(
-                "DELETE FROM walhook.settled_ahead WHERE slot = $1 AND event_id < '{FIRST_READ_ID}'"
-            ),
-            _ => format!("DELETE FROM walhook.{table} WHERE slot = $1"),
-        };
-        tx.execute_typed(&delete, &params.list()).await?;
-    }
-    Ok(())
-}
-
-async fn write_lineage(
-    tx: &Transaction<'_>,
-    holding: &StateOwnership,
-    lineage: &ServerLineage,
-    also: &str,
-) -> Result<(), StateError> {
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT8, lineage.system.cast_signed());
-    params.put(Type::INT4, lineage.timeline.cast_signed());
-    params.put(Type::OID_ARRAY, lineage.publications.as_slice());
-    params.put(Type::INT4, holding.partition.raw());
-    let update = format!(
-        "UPDATE walhook.progress
-            SET system_identifier = $2, timeline = $3, publication_oids = $4, updated_at = now()
-                {also}
-          WHERE slot = $1 AND partition = $5"
-    );
-    tx.execute_typed(&update, &params.list()).await?;
     Ok(())
 }
 

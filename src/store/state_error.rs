@@ -5,8 +5,8 @@ use std::error::Error;
 use tokio_postgres::error::SqlState;
 
 use crate::flow::exit_status::ExitStatus;
-use crate::store::error::ServerError;
 use crate::store::error::StoreError;
+use crate::store::error::server_error::ServerError;
 
 /// What went wrong with the tables of schema `walhook`.
 #[derive(Debug, thiserror::Error)]

@@ -16,8 +16,8 @@ use crate::api::requests::letter_fields::LetterNumbers;
 use crate::api::requests::letter_fields::StateChoice;
 use crate::api::surface::HttpSurface;
 use crate::store::dead_letters;
-use crate::store::dead_letters::LetterFilter;
-use crate::store::dead_letters::LetterState;
+use crate::store::dead_letters::selection::LetterFilter;
+use crate::store::dead_letters::selection::LetterState;
 use crate::store::letter_groups;
 use crate::store::letter_groups::LetterGroup;
 

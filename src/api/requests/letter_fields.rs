@@ -23,9 +23,9 @@ use crate::api::requests::fields::bad;
 use crate::api::requests::fields::either;
 use crate::store::dead_letters::DeadLetterId;
 use crate::store::dead_letters::DeathClass;
-use crate::store::dead_letters::LetterFilter;
-use crate::store::dead_letters::LetterState;
 use crate::store::dead_letters::LetterSummary;
+use crate::store::dead_letters::selection::LetterFilter;
+use crate::store::dead_letters::selection::LetterState;
 
 pub(crate) const PAGE: u32 = 100;
 const PAGE_MAX: u32 = 1000;

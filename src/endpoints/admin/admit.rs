@@ -16,7 +16,7 @@ use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::preflight::prepare;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store;
-use crate::store::backlog;
+use crate::store::backlog::backlog_sizes;
 
 impl EndpointAdmin {
     /// The endpoint that a record describes, if it can be served.
@@ -99,7 +99,7 @@ impl EndpointAdmin {
         }
         let session = store::connect(&self.settings.state).await;
         let session = session.context("the state cannot be asked: try again")?;
-        Ok(backlog::left_of(&session.client, &self.settings.postgres.slot, &names).await?)
+        Ok(backlog_sizes::left_of(&session.client, &self.settings.postgres.slot, &names).await?)
     }
 
     /// The record of an endpoint that may be changed here.

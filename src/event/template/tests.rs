@@ -14,9 +14,11 @@ use crate::event::route::tests::event;
 use crate::event::route::tests::relation;
 use crate::event::route::tests::row;
 use crate::event::route::tests::rule;
+use crate::flow::change::ChangeOp;
 use crate::flow::change::CommittedChange;
 use crate::flow::change::OldRow;
 use crate::flow::change::RowTuple;
+use crate::flow::relation::SqlType;
 use crate::flow::time::Timestamp;
 
 fn value(source: &str) -> TemplateNode {

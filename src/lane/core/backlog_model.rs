@@ -27,6 +27,7 @@ use crate::flow::key::EventKeys;
 use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::verdict::AttemptReach;
 use crate::lane::core::backlog_limits::SWEEP_INTERVAL;
 use crate::lane::core::spill::RefillWanted;
 use crate::lane::core::spill::TAIL_PATIENCE;

@@ -5,6 +5,7 @@ use crate::config::settings::KeyOrdering;
 use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
 use crate::flow::backlog::RefilledRow;
+use crate::flow::park_reason::ParkReason;
 use crate::lane::core::parking_tests::bench;
 use crate::lane::core::parking_tests::row;
 use crate::lane::core::parking_tests::standing;

@@ -7,9 +7,9 @@
 use crate::flow::park_reason::ParkReason;
 use crate::flow::settlement::DurableIn;
 use crate::lane::core::DeliveryPhase;
-use crate::lane::core::DeliveryPlace;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
+use crate::lane::core::counts::DeliveryPlace;
 use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::retry_queue::ResumedDelivery;
 

@@ -11,6 +11,7 @@ use crate::config::settings::BatchSettings;
 use crate::config::settings::KeyOrdering;
 use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
+use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::event::EventExpiry;
 use crate::flow::key::EventKeys;
 use crate::flow::key::KeyHash;

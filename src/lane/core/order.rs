@@ -17,12 +17,13 @@
 //! next attempt is far away. What stands behind a detained event is detained, too.
 
 mod barriers;
+mod lookup;
+pub(crate) mod number_hasher;
 mod passing;
 pub(super) mod slot;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,6 +34,7 @@ use crate::flow::key::KeyHash;
 use crate::flow::settlement::DurableIn;
 use crate::flow::time::Timestamp;
 use crate::lane::core::order::barriers::OrderBarriers;
+use crate::lane::core::order::number_hasher::NumberHasher;
 use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::retry_queue::AttemptCount;
 use crate::lane::core::retry_queue::ResumedDelivery;
@@ -43,12 +45,6 @@ use crate::lane::core::retry_queue::ResumedDelivery;
 pub(super) struct OpenedDelivery {
     of_keys: [Option<OrderSlot>; 2],
     of_barriers: Vec<OrderSlot>,
-}
-
-impl OpenedDelivery {
-    pub(super) fn all(self) -> impl Iterator<Item = Option<OrderSlot>> {
-        self.of_keys.into_iter().chain(self.of_barriers.into_iter().map(Some))
-    }
 }
 
 #[derive(Debug)]
@@ -152,21 +148,6 @@ impl KeyOrder {
             (self.entries, self.free) = (Vec::new(), Vec::new());
         }
         self.last.shrink_to_fit();
-    }
-
-    /// Events in the lane.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
-    }
-
-    /// Those of them that have a row in the backlog.
-    pub(super) fn parked(&self) -> usize {
-        self.parked
-    }
-
-    /// Those of them that an operator sends again.
-    pub(super) fn replays(&self) -> usize {
-        self.replays
     }
 
     /// Orders by another rule from here on: what waits lines up anew, in the order of arrival. Who
@@ -290,18 +271,6 @@ impl KeyOrder {
         self.count(DurableIn::Backlog, 1);
     }
 
-    /// Whether the event waits for longer than the WAL may.
-    pub(super) fn is_detained(&self, slot: OrderSlot) -> bool {
-        self.entry(slot).is_detained
-    }
-
-    /// The events that wait for longer than the WAL may, in the order of arrival.
-    pub(super) fn detained(&self) -> Vec<OrderSlot> {
-        let mut all = self.all();
-        all.retain(|&slot| self.is_detained(slot));
-        all
-    }
-
     /// Detains an event, and gives those right behind it.
     pub(super) fn detain(&mut self, slot: OrderSlot) -> Vec<OrderSlot> {
         let entry = self.entry_mut(slot);
@@ -360,21 +329,6 @@ impl KeyOrder {
         }
     }
 
-    /// The waiting events, in the order of arrival.
-    pub(super) fn waiting(&self) -> Vec<OrderSlot> {
-        let mut all = self.all();
-        all.retain(|&slot| self.entry(slot).state == EntryState::Waiting);
-        all
-    }
-
-    /// All events, in the order of arrival.
-    pub(super) fn all(&self) -> Vec<OrderSlot> {
-        let mut all: Vec<(u64, OrderSlot)> =
-            self.slots().map(|slot| (self.arrival(slot), slot)).collect();
-        all.sort_unstable();
-        all.into_iter().map(|(_, slot)| slot).collect()
-    }
-
     /// Lets all that wait to continue begin anew; gives them, in the order of arrival.
     pub(super) fn restart(&mut self, now: Instant) -> Vec<(OrderSlot, AttemptCount)> {
         let mut restarted = Vec::new();
@@ -392,54 +346,6 @@ impl KeyOrder {
     pub(super) fn set_resume(&mut self, slot: OrderSlot, resume: ResumedDelivery) {
         let entry = self.entry_mut(slot);
         (entry.resume, entry.state) = (Some(resume), EntryState::Waiting);
-    }
-
-    /// What was tried of an event that waits to continue.
-    pub(super) fn tries(&self, slot: OrderSlot) -> Option<&AttemptCount> {
-        self.entry(slot).resume.as_ref().map(|resume| &resume.tries)
-    }
-
-    /// Whether the slot still names the event that came at this `arrival`, and it waits.
-    pub(super) fn is_waiting(&self, slot: OrderSlot, arrival: u64) -> bool {
-        let entry = self.entries.get(slot.0 as usize).and_then(Option::as_ref);
-        entry.is_some_and(|entry| entry.arrival == arrival && entry.state == EntryState::Waiting)
-    }
-
-    /// Whether the event is leased, or waits for a retry.
-    pub(super) fn is_taken(&self, slot: OrderSlot) -> bool {
-        self.entry(slot).state == EntryState::Taken
-    }
-
-    /// Whether nothing is ahead of the event.
-    pub(super) fn is_first(&self, slot: OrderSlot) -> bool {
-        self.entry(slot).ahead == 0 && self.barriers_ahead(slot).all == 0
-    }
-
-    /// Grows with each event that is put in.
-    pub(super) fn arrival(&self, slot: OrderSlot) -> u64 {
-        self.entry(slot).arrival
-    }
-
-    /// When the event was put in.
-    pub(super) fn since(&self, slot: OrderSlot) -> Instant {
-        self.entry(slot).since
-    }
-
-    pub(super) fn event(&self, slot: OrderSlot) -> &Arc<Event> {
-        &self.entry(slot).event
-    }
-
-    pub(super) fn holding(&self, slot: OrderSlot) -> DurableIn {
-        self.entry(slot).holding
-    }
-
-    /// When the event was parked; without a meaning unless the backlog holds it.
-    pub(super) fn parked_at(&self, slot: OrderSlot) -> Timestamp {
-        self.entry(slot).parked
-    }
-
-    pub(super) fn is_replay(&self, slot: OrderSlot) -> bool {
-        matches!(self.entry(slot).holding, DurableIn::Replay(_))
     }
 
     /// Those right behind `entry` in its chains that nothing holds back any more.
@@ -496,26 +402,5 @@ impl OrderEntry {
             ChainSide::First => &mut self.first,
             ChainSide::Second => &mut self.second,
         }
-    }
-}
-
-/// A hasher for numbers that are hashes already, or counters: one multiplication (Fibonacci
-/// hashing), where the standard hasher would take most of an event's time in the lane.
-#[derive(Debug, Default)]
-pub(super) struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -5,6 +5,7 @@ use crate::config::settings;
 use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::BacklogStanding;
 use crate::flow::backlog::RefilledRow;
+use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::key::EventKeys;
 use crate::flow::key::KeyHash;
 use crate::flow::park_reason::ParkReason;

@@ -21,7 +21,7 @@ use crate::store::backlog::ParkedDelivery;
 use crate::store::books::BookCount;
 use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
-use crate::store::dead_letters::LetterState;
+use crate::store::dead_letters::selection::LetterState;
 use crate::store::flush::StateFlush;
 use crate::store::push_totals::PushTotals;
 use crate::store::resend::EndedLetter;

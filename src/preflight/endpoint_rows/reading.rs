@@ -11,9 +11,9 @@ use crate::flow::quote::identifier;
 use crate::pipeline::endpoint_row_changes::KeyColumn;
 use crate::preflight::grants;
 use crate::replication::diagnostic::SetupDiagnostic;
-use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
+use crate::store::error::server_error::ServerError;
 
 /// Rows that are read: enough to say how many are too many.
 const ROWS_MAX: usize = 2_000_000;

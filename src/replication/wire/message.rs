@@ -16,7 +16,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use crate::replication::error::SourceError;
-use crate::store::error::ServerError;
+use crate::store::error::server_error::ServerError;
 
 /// Tag and length.
 pub(crate) const HEADER_BYTES: usize = 5;

@@ -9,6 +9,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
+use crate::store::backlog::OWN_COLUMNS;
 use crate::store::backlog::ParkedDelivery;
 use crate::store::body_codec;
 use crate::store::ownership::StateOwnership;
@@ -53,7 +54,7 @@ pub(super) async fn copy(
     holding: &StateOwnership,
     parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
-    let (event, rest) = (stored_event::COLUMNS, super::OWN_COLUMNS);
+    let (event, rest) = (stored_event::COLUMNS, OWN_COLUMNS);
     let copy = format!("COPY walhook.backlog (slot, {event}, {rest}) FROM STDIN (FORMAT binary)");
     let sink = tx.copy_in::<_, Bytes>(&copy).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &TYPES));

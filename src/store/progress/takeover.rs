@@ -1,0 +1,123 @@
+//! Takes the slot's row, or a partition's, under the next epoch.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use crate::flow::partition::PartitionNumber;
+use crate::store::ownership::StateOwnership;
+use crate::store::progress::COLUMNS;
+use crate::store::progress::StoredProgress;
+use crate::store::progress::begin;
+use crate::store::progress::lock;
+use crate::store::progress::lock_key;
+use crate::store::progress::progress;
+use crate::store::sql::SqlParams;
+use crate::store::sql::clean;
+use crate::store::sql::read;
+use crate::store::state_error::StateError;
+
+/// How long a taker waits for a transaction of the former holder before it ends the holder's
+/// session: such a transaction takes milliseconds, unless the holder is frozen in the middle of it.
+const HOLDER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often a taker ends such a session before it gives up.
+const TAKE_TRIES: u32 = 4;
+
+/// Takes the slot: from here on every other walhook is fenced off. To be called when the
+/// replication slot is ours. `holder` says who we are, in words for the operator.
+///
+/// Waits for a flush of the former holder that is under way. If that takes too long, because the
+/// holder is frozen, its session is ended (a role may end its own sessions).
+///
+/// # Errors
+/// That the former holder's transaction could not be ended (transient), or that a statement failed.
+pub async fn take(
+    client: &mut Client,
+    slot: &str,
+    holder: &str,
+) -> Result<(StateOwnership, StoredProgress), StateError> {
+    take_partition(client, slot, PartitionNumber::SOURCE, holder).await
+}
+
+/// As [`take`], for one partition of the source: the owners of others write on.
+///
+/// # Errors
+/// As [`take`].
+pub async fn take_partition(
+    client: &mut Client,
+    slot: &str,
+    partition: PartitionNumber,
+    holder: &str,
+) -> Result<(StateOwnership, StoredProgress), StateError> {
+    for _ in 1..TAKE_TRIES {
+        match try_take(client, slot, partition, holder).await {
+            Err(error) if error.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                let ended = end_holders(client, slot, partition).await?;
+                tracing::warn!(slot, sessions = ended, "ended sessions of the slot's last holder");
+            }
+            outcome => return outcome,
+        }
+    }
+    try_take(client, slot, partition, holder).await
+}
+
+async fn try_take(
+    client: &mut Client,
+    slot: &str,
+    partition: PartitionNumber,
+    holder: &str,
+) -> Result<(StateOwnership, StoredProgress), StateError> {
+    let tx = begin(client).await?;
+    let patience = HOLDER_PATIENCE.as_millis();
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = {patience}")).await?;
+    lock(&tx, slot, partition).await?;
+    let mut params = SqlParams::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::TEXT, clean(holder, false));
+    params.put(Type::INT4, partition.raw());
+    let query = format!(
+        "INSERT INTO walhook.progress AS p (slot, partition, epoch, holder) VALUES ($1, $3, 1, $2)
+         ON CONFLICT (slot, partition) DO UPDATE
+            SET epoch = p.epoch + 1, holder = $2, held_since = now()
+         RETURNING {COLUMNS}"
+    );
+    let row = tx.query_typed_one(&query, &params.list()).await?;
+    let progress = progress(&row)?;
+    let encoding: String = read(&row, "encoding")?;
+    let holding = StateOwnership {
+        slot: slot.into(),
+        partition,
+        epoch: progress.epoch,
+        flushed: read(&row, "flush")?,
+        passed: None,
+        // SQL_ASCII takes any bytes as they come.
+        unicode: matches!(encoding.as_str(), "UTF8" | "SQL_ASCII"),
+    };
+    tx.commit().await?;
+    Ok((holding, progress))
+}
+
+/// Ends the sessions that are in a transaction for this partition.
+pub(super) async fn end_holders(
+    client: &Client,
+    slot: &str,
+    partition: PartitionNumber,
+) -> Result<u64, StateError> {
+    let mut params = SqlParams::default();
+    params.put(Type::INT8, lock_key(slot, partition));
+    // How pg_locks shows a 64-bit advisory lock: its halves, and 1 as the third number.
+    let ended = client
+        .query_typed(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks
+              WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND classid::bigint = ($1 >> 32) & 4294967295
+                AND objid::bigint = $1 & 4294967295 AND objsubid = 1",
+            &params.list(),
+        )
+        .await?;
+    Ok(ended.len() as u64)
+}
