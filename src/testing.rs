@@ -323,12 +323,12 @@ pub mod store {
         pub use crate::store::flush::commit;
     }
     pub mod migrate {
-        pub use crate::store::migrate::MIGRATIONS;
-        pub use crate::store::migrate::Migration;
         pub use crate::store::migrate::apply;
         pub use crate::store::migrate::lacking;
         pub use crate::store::migrate::migrate;
-        pub use crate::store::migrate::tables;
+        pub use crate::store::migrate::versions::MIGRATIONS;
+        pub use crate::store::migrate::versions::Migration;
+        pub use crate::store::migrate::versions::tables;
     }
     pub mod ownership {
         pub use crate::store::ownership::StateOwnership;

@@ -25,7 +25,7 @@ use crate::flow::time::Timestamp;
 use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::PushStats;
-use crate::ledger::write_back::WriteBackStatus;
+use crate::ledger::write_back::status::WriteBackStatus;
 use crate::replication::status::StatusHandle;
 use crate::telemetry::metrics::WalhookMetrics;
 use crate::telemetry::obstacles::NamedObstacles;

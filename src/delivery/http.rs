@@ -5,6 +5,8 @@
 //! what comes back has the size that it has. The deadline covers all of it, from name resolution to the response's last
 //! byte.
 
+mod judgement;
+
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,7 +17,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::Method;
 use http::Request;
-use http::StatusCode;
 use http::Uri;
 use http::header;
 use tokio::time::Instant;
@@ -64,7 +65,6 @@ use crate::flow::time::Timestamp;
 use crate::flow::time::whole_millis;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::AttemptReach;
-use crate::flow::verdict::AttemptVerdict;
 use crate::flow::verdict::FailureClass;
 use crate::flow::verdict::HttpExchange;
 
@@ -397,62 +397,6 @@ impl EndpointClient {
     /// may look after them.
     pub fn close_idle(&self) {
         self.connections.close_idle();
-    }
-
-    /// What the answer says about the token. A 401 to one that was good before is worth another
-    /// attempt, which gets a new one; to one that never was, it is as final as any.
-    fn judge_token(
-        &self,
-        token: Option<AccessToken>,
-        status: Option<StatusCode>,
-        (verdict, failure): (AttemptVerdict, Option<AttemptFailure>),
-        reach: &mut AttemptReach,
-    ) -> (AttemptVerdict, Option<AttemptFailure>) {
-        let (Some(tokens), Some(token)) = (&self.tokens, token) else { return (verdict, failure) };
-        match status {
-            Some(StatusCode::UNAUTHORIZED) => match (tokens.discard(&token), &verdict) {
-                (true, AttemptVerdict::Dead | AttemptVerdict::Retry { .. }) => {
-                    *reach = AttemptReach::Unprocessed;
-                    (AttemptVerdict::Retry { at_least: None }, failure)
-                }
-                _ => (verdict, failure),
-            },
-            Some(_) => {
-                token.prove();
-                (verdict, failure)
-            }
-            None => (verdict, failure),
-        }
-    }
-
-    fn judge_message(
-        &self,
-        channel: &Channel,
-        judged: (AttemptVerdict, Option<AttemptFailure>),
-        seen: &SeenResponse,
-        reach: &mut AttemptReach,
-    ) -> (AttemptVerdict, Option<AttemptFailure>) {
-        let (verdict, failure) = channel.judge(judged, seen.status, &seen.body, reach);
-        (verdict, failure.map(|failure| self.without_secrets(failure)))
-    }
-
-    fn without_secrets(&self, failure: AttemptFailure) -> AttemptFailure {
-        let detail = self.masked(Bytes::from(failure.detail));
-        AttemptFailure { detail: String::from_utf8_lossy(&detail).into_owned(), ..failure }
-    }
-
-    /// An answer without what it repeats of the URL, or of a token.
-    fn masked(&self, text: Bytes) -> Bytes {
-        let text = self.redactor.redacted(text);
-        match &self.channel {
-            Some(channel) => channel.masked(text),
-            None => text,
-        }
-    }
-
-    fn overdue(&self) -> AttemptFailure {
-        let detail = format!("no complete response within {:?}", self.timeout);
-        AttemptFailure { class: FailureClass::Timeout, detail }
     }
 }
 

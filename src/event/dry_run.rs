@@ -22,7 +22,7 @@ use crate::event::expression_fault::EvaluationFault;
 use crate::event::expression_fault::RenderFaults;
 use crate::event::payload::EndpointShape;
 use crate::event::payload::PayloadShape;
-use crate::event::plan::RowFilter;
+use crate::event::plan::filter::RowFilter;
 use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
 use crate::event::writer::JsonWriter;

@@ -5,13 +5,13 @@
 //! Rule + Relation ─▶ Plan;  Change ─▶ [plan] gate, age, dedupe, takers, bodies, keys ─▶ Routed
 //! ```
 
+pub(crate) mod filter;
+
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use crate::config::expression::Expression;
-use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
 use crate::config::settings::PayloadSettings;
 use crate::event::column_change;
@@ -25,6 +25,7 @@ use crate::event::expression_fault::RenderFaults;
 use crate::event::misfit_value;
 use crate::event::payload::EndpointShape;
 use crate::event::payload::PayloadShape;
+use crate::event::plan::filter::RowFilter;
 use crate::event::row_object;
 use crate::event::row_order::RowOrder;
 use crate::event::scope::EvaluationScope;
@@ -39,7 +40,6 @@ use crate::flow::body::EventBody;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
-use crate::flow::change::RowTuple;
 use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::event::Event;
 use crate::flow::event::EventExpiry;
@@ -135,41 +135,6 @@ pub(super) struct TablePlan {
     trace: WriterTrace,
     /// For rules that tell of the table's shape.
     pub(super) table_shape: Option<ValueFingerprint>,
-}
-
-/// A [`EventFilter`] against one relation.
-#[derive(Debug)]
-pub(crate) enum RowFilter {
-    Open,
-    /// The column's index; `None` where the relation has no such column: nothing passes.
-    NotBlank(Option<usize>),
-    When(Expression),
-    Both(Box<RowFilter>, Box<RowFilter>),
-}
-
-impl RowFilter {
-    pub(crate) fn compile(filter: &EventFilter, relation: &Relation) -> Self {
-        match filter {
-            EventFilter::NotBlank { column } => Self::NotBlank(relation.column(column)),
-            EventFilter::When(expression) => Self::When(expression.clone()),
-            EventFilter::Both(one, other) => {
-                let compile = |filter| Box::new(Self::compile(filter, relation));
-                Self::Both(compile(one), compile(other))
-            }
-        }
-    }
-
-    pub(crate) fn admits(&self, scope: &EvaluationScope<'_>, faults: &mut RenderFaults) -> bool {
-        match self {
-            Self::Open => true,
-            Self::NotBlank(column) => match row_object::row_of(&scope.change.op) {
-                None => true,
-                Some(row) => column.is_some_and(|column| !is_blank(row, column)),
-            },
-            Self::When(expression) => scope.holds(expression, faults),
-            Self::Both(one, other) => one.admits(scope, faults) && other.admits(scope, faults),
-        }
-    }
 }
 
 /// What the rules of the relation's table come to, in the order of the settings.
@@ -455,16 +420,5 @@ impl TablePlan {
         let mut writer = JsonWriter::default();
         shape.write(writer.with_form(rule.settings.json), &scope, &mut RenderFaults::new());
         writer.finish()
-    }
-}
-
-/// Null, or nothing but white space. A value that PostgreSQL did not send was there before.
-fn is_blank(row: &RowTuple, column: usize) -> bool {
-    match row.value(column) {
-        ColumnValue::Null => true,
-        ColumnValue::Unchanged => false,
-        ColumnValue::Text(text) => {
-            std::str::from_utf8(text).is_ok_and(|text| text.trim().is_empty())
-        }
     }
 }

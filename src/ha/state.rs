@@ -205,8 +205,7 @@ pub(crate) async fn take(
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let fronts = shared_source::fronts(&session, settings, &partitions, (slot, shared)).await?;
     let moving = backfill_moves::watched(&session.client, slot).await?;
-    let backlog =
-        backlog_sizes::sizes(&session.client, slot).await?.into_iter().map(standing).collect();
+    let waiting = backlog_sizes::sizes(&session.client, slot).await?;
     let states = endpoint_states::load(&session.client, slot).await?;
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let remembered = remembered(settings, &session).await?;
@@ -237,7 +236,7 @@ pub(crate) async fn take(
         stored,
         rows,
         states,
-        backlog,
+        backlog: waiting.into_iter().map(standing).collect(),
         past,
         marks,
         totals,

@@ -22,11 +22,13 @@
 //! | `backlog_limits` | What is parked for too long, or too much, or has expired |
 //! | `breaker` | The circuit breaker |
 //! | `concurrency` | How many requests may be in flight at once |
+//! | `counts` | What a lane holds, and what it gives back |
 //! | `cursor` | How far the backlog has come into memory |
 //! | `dispatch` | What is sent next: retries and fresh events, alone or in batches |
 //! | `live` | What can be changed while the lane runs |
 //! | `memory_pressure` | Makes room for something large |
 //! | `order` | Who stands behind whom, by key |
+//! | `outcome` | What follows from the outcome of a request |
 //! | `pace` | The rate limit, and the ramp after an outage |
 //! | `parking` | What is parked in memory, and keeps its turn |
 //! | `retry_delays` | How long a failed delivery waits |

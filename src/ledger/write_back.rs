@@ -11,10 +11,10 @@
 //!
 //! What fails waits, longer each time, and holds up nothing but younger events of its own row.
 
+pub(crate) mod status;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -28,6 +28,7 @@ use crate::config::settings::ServerSettings;
 use crate::config::settings::WriteBackSettings;
 use crate::flow::event::EventId;
 use crate::flow::relation::TableName;
+use crate::ledger::write_back::status::WriteBackStatus;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::endpoint_answers;
@@ -86,31 +87,6 @@ pub(crate) struct WriteBackTerms {
     pub state: ServerSettings,
     pub rules: Vec<WriteBackRule>,
     pub status: WriteBackStatus,
-}
-
-/// How write-backs fare, for the HTTP surface. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct WriteBackStatus(Arc<Mutex<WriteBackView>>);
-
-/// See [`WriteBackStatus`].
-#[derive(Clone, Debug, Default)]
-pub(crate) struct WriteBackView {
-    /// Write-backs whose last try failed.
-    pub failing: u64,
-    /// Why the last one that failed did; `None` once nothing fails.
-    pub error: Option<String>,
-    /// Write-backs since the start that changed no row.
-    pub unchanged: u64,
-}
-
-impl WriteBackStatus {
-    pub(crate) fn view(&self) -> WriteBackView {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, change: impl FnOnce(&mut WriteBackView)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
 }
 
 /// The task that writes outcomes into the rows of events.

@@ -22,7 +22,7 @@ use crate::store::crash_records;
 use crate::store::error::StoreError;
 use crate::store::flush;
 use crate::store::flush::StateFlush;
-use crate::store::migrate;
+use crate::store::migrate::schema_check;
 use crate::store::ownership::StateOwnership;
 use crate::store::partitions;
 use crate::store::session::backend;
@@ -223,12 +223,12 @@ impl FlushTarget for StateConnection {
             self.backend = Some(backend::backend(&session.client).await?);
         }
         let error = match flush::commit(&mut session.client, &mut self.holding, flush).await {
-            Err(error) if migrate::is_of_tables(&error) => error,
+            Err(error) if schema_check::is_of_tables(&error) => error,
             outcome => return outcome,
         };
         // What the session is in the middle of does not matter: it is given up.
         match store::connect_within(&self.server, patience).await {
-            Ok(fresh) => Err(migrate::named(&fresh.client, error).await),
+            Ok(fresh) => Err(schema_check::named(&fresh.client, error).await),
             Err(_away) => Err(error),
         }
     }

@@ -16,7 +16,7 @@ use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::replayed::ReplayProgress;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::PushStats;
-use crate::ledger::write_back::WriteBackStatus;
+use crate::ledger::write_back::status::WriteBackStatus;
 use crate::replication::slot_ownership::SlotOwnership;
 use crate::replication::status::StatusHandle;
 use crate::replication::wire::feedback::SlotRelease;

@@ -17,6 +17,7 @@ use crate::ledger::state_status::StateStatus;
 use crate::store::SqlSession;
 use crate::store::error::StoreError;
 use crate::store::migrate;
+use crate::store::migrate::schema_check;
 use crate::store::state_error::StateError;
 
 /// Between two questions.
@@ -87,7 +88,7 @@ async fn once(
             Err(error) => {
                 let error = StateError::from(error);
                 return Err(match open.client.batch_execute("ROLLBACK").await {
-                    Ok(()) => migrate::named(&open.client, error).await,
+                    Ok(()) => schema_check::named(&open.client, error).await,
                     Err(_closed) => error,
                 });
             }

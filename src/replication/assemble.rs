@@ -15,6 +15,8 @@
 //! is idle while a transaction is open.
 
 mod composites;
+mod error;
+mod images;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,10 +26,7 @@ use bytes::Bytes;
 use crate::flow::budget::MemoryPermit;
 use crate::flow::change::CapturedItem;
 use crate::flow::change::ChangeOp;
-use crate::flow::change::ColumnField;
 use crate::flow::change::CommittedChange;
-use crate::flow::change::OldRow;
-use crate::flow::change::RowTuple;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::Column;
@@ -38,6 +37,13 @@ use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::trace::TraceContext;
 use crate::flow::write_back;
+use crate::replication::assemble::error::AssembleError;
+use crate::replication::assemble::images::image;
+use crate::replication::assemble::images::narrowed;
+use crate::replication::assemble::images::old_row;
+use crate::replication::assemble::images::restore;
+use crate::replication::assemble::images::row;
+use crate::replication::assemble::images::spread;
 use crate::replication::pgoutput::FieldRanges;
 use crate::replication::pgoutput::OldFieldRanges;
 use crate::replication::pgoutput::PgOutput;
@@ -52,25 +58,6 @@ pub(crate) const METADATA_PREFIX: &[u8] = b"walhook";
 
 /// The prefix of those that say to which trace the transaction belongs.
 pub(crate) const TRACE_PREFIX: &[u8] = b"walhook.traceparent";
-
-/// Messages that are sound one by one but do not follow from each other.
-#[derive(Debug, Eq, PartialEq, thiserror::Error)]
-pub enum AssembleError {
-    #[error("relation {oid} was not described before its rows")]
-    UnknownRelation { oid: u32 },
-    #[error("{what} came outside of a transaction")]
-    OutsideTransaction { what: &'static str },
-    #[error("a transaction began within the one that commits at {open}")]
-    NestedTransaction { open: Lsn },
-    #[error("the transaction announced for {begun} was committed at {committed}")]
-    OtherCommit { begun: Lsn, committed: Lsn },
-    #[error("a row of {table} has {given} fields, but the table has {columns} columns")]
-    FieldCount { table: TableName, columns: usize, given: usize },
-    #[error("a row's fields lie outside of its message")]
-    OtherMessage,
-    #[error("the transaction that commits at {commit} has more than {} changes", u32::MAX)]
-    TooManyChanges { commit: Lsn },
-}
 
 /// The state of one connection's stream.
 #[derive(Debug, Default)]
@@ -401,74 +388,6 @@ fn update(
         None => None,
     };
     Ok(ChangeOp::Update { old, new: row(relation, new, raw)? })
-}
-
-fn old_row(
-    relation: &Relation,
-    wholeness: RowWholeness,
-    old: OldFieldRanges,
-    raw: &Bytes,
-) -> Result<OldRow, AssembleError> {
-    image(relation, narrowed(relation, wholeness, spread(relation, old)), raw)
-}
-
-fn image(relation: &Relation, old: OldFieldRanges, raw: &Bytes) -> Result<OldRow, AssembleError> {
-    Ok(match old {
-        OldFieldRanges::Key(fields) => OldRow::Key(row(relation, fields, raw)?),
-        OldFieldRanges::Full(fields) => OldRow::Full(row(relation, fields, raw)?),
-    })
-}
-
-/// A row that is described as whole and may be a key: its nulls say nothing, as those of any key.
-fn narrowed(relation: &Relation, wholeness: RowWholeness, old: OldFieldRanges) -> OldFieldRanges {
-    let OldFieldRanges::Full(fields) = old else { return old };
-    let beyond_key = |(index, _): &(usize, &ColumnField)| !relation.key.contains(index);
-    let is_key = match wholeness {
-        RowWholeness::Sure => false,
-        RowWholeness::Doubtful => true,
-        RowWholeness::Likely => fields
-            .iter()
-            .enumerate()
-            .filter(beyond_key)
-            .all(|(_, field)| *field == ColumnField::Null),
-    };
-    if is_key { OldFieldRanges::Key(fields) } else { OldFieldRanges::Full(fields) }
-}
-
-/// A value that the update did not touch is in the old row, if that was sent: PostgreSQL writes
-/// old rows with their large values in full. Both rows lie in the same message.
-fn restore(new: &mut FieldRanges, old: &FieldRanges) {
-    for (new, old) in new.iter_mut().zip(old) {
-        if *new == ColumnField::Unchanged && matches!(old, ColumnField::Text(_)) {
-            new.clone_from(old);
-        }
-    }
-}
-
-/// PostgreSQL sends an old key as wide as the table, with nulls in the other columns. Some forks
-/// send the key's columns alone; those are put in their places here.
-fn spread(relation: &Relation, old: OldFieldRanges) -> OldFieldRanges {
-    let OldFieldRanges::Key(fields) = old else { return old };
-    let columns = &relation.columns;
-    let identity = columns.iter().filter(|column| column.identity).count();
-    if fields.len() == columns.len() || fields.len() != identity {
-        return OldFieldRanges::Key(fields); // a wrong count is noticed by `row`
-    }
-    let mut fields = fields.into_iter();
-    let mut take = |column: &Column| match column.identity {
-        true => fields.next().unwrap_or(ColumnField::Null),
-        false => ColumnField::Null,
-    };
-    OldFieldRanges::Key(columns.iter().map(&mut take).collect())
-}
-
-fn row(relation: &Relation, fields: FieldRanges, raw: &Bytes) -> Result<RowTuple, AssembleError> {
-    let (columns, given) = (relation.columns.len(), fields.len());
-    if columns != given {
-        let table = relation.table.clone();
-        return Err(AssembleError::FieldCount { table, columns, given });
-    }
-    RowTuple::new(raw.clone(), fields).ok_or(AssembleError::OtherMessage)
 }
 
 #[cfg(test)]

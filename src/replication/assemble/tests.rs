@@ -4,7 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::change::ColumnField;
 use crate::flow::change::ColumnValue;
+use crate::flow::change::OldRow;
+use crate::flow::change::RowTuple;
 use crate::replication::pgoutput::ColumnMessage;
 
 const ORDERS: u32 = 16_384;

@@ -1,6 +1,7 @@
 //! Judges the catalog's facts: what works, what does not, and what is to be done. Pure.
 
 pub(crate) mod coverage;
+mod levels;
 pub(crate) mod publication;
 pub(crate) mod server;
 mod slot;
@@ -29,7 +30,7 @@ pub(crate) fn judge(facts: &CatalogFacts, wanted: &WantedObjects) -> CheckReport
             }
         }
     }
-    coverage::judge_levels(facts, wanted, &outcome, &mut report);
+    levels::judge_levels(facts, wanted, &outcome, &mut report);
     publication::publication(facts, wanted, &outcome, &mut report);
     slot::slot(facts, wanted, &mut report);
     report

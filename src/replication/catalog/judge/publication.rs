@@ -8,8 +8,8 @@ use crate::replication::catalog::CheckReport;
 use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::facts::PublicationFacts;
 use crate::replication::catalog::facts::TableFacts;
-use crate::replication::catalog::judge::coverage;
 use crate::replication::catalog::judge::coverage::CoverageOutcome;
+use crate::replication::catalog::judge::levels;
 use crate::replication::catalog::judge::tables::nearest;
 use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::catalog::wanted::WantedTable;
@@ -53,7 +53,7 @@ fn missing_publication(
     }
     let both = wanted.tables.iter().zip(&facts.tables);
     let tables: Vec<String> =
-        both.map(|(table, found)| coverage::alone(&table.name, found.as_ref())).collect();
+        both.map(|(table, found)| levels::alone(&table.name, found.as_ref())).collect();
     let mut options = format!("publish = '{}'", list(outcome.operations));
     if outcome.via_root {
         options.push_str(", publish_via_partition_root = true");
@@ -103,13 +103,13 @@ fn existing_publication(
         let shown: Vec<String> = tables.iter().map(|(table, _)| table.name.to_string()).collect();
         let quoted: Vec<String> = tables
             .iter()
-            .map(|(table, found)| coverage::alone(&table.name, found.as_ref()))
+            .map(|(table, found)| levels::alone(&table.name, found.as_ref()))
             .collect();
         lacks.push(format!("table {}", shown.join(", ")));
         sql.push(format!("ALTER PUBLICATION {name} ADD TABLE {};", quoted.join(", ")));
     }
     let operations = outcome.operations;
-    let may_widen = coverage::may_widen(found, facts, wanted, outcome, report);
+    let may_widen = levels::may_widen(found, facts, wanted, outcome, report);
     if operations != found.operations && may_widen {
         lacks.push(format!("operations: {} are needed", list(operations)));
         sql.push(format!("ALTER PUBLICATION {name} SET (publish = '{}');", list(operations)));
@@ -215,7 +215,7 @@ fn lists_and_filters(
 
 /// SQL that publishes a table anew: all its rows and columns.
 pub(crate) fn again(publication: &str, table: &TableName, found: Option<&TableFacts>) -> String {
-    let (name, table) = (identifier(publication), coverage::alone(table, found));
+    let (name, table) = (identifier(publication), levels::alone(table, found));
     format!(
         "ALTER PUBLICATION {name} DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {table};"
     )
