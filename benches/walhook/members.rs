@@ -17,7 +17,7 @@ const SHARED_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Members {
     tail: Walhook,
     workers: Vec<Walhook>,
-    _broker: SandboxBroker,
+    broker: SandboxBroker,
 }
 
 impl Members {
@@ -34,13 +34,24 @@ impl Members {
         let tail = Walhook::start_as(Some(("tail", &url)), stage, slot, job)?;
         let worker = |_| Walhook::start_as(Some(("deliver", &url)), stage, slot, job);
         let workers = (0..workers).map(worker).collect::<anyhow::Result<Vec<_>>>()?;
-        let mut members = Self { tail, workers, _broker: broker };
+        let mut members = Self { tail, workers, broker };
         members.tail.wait_until_ready()?;
         members.wait_until_shared(stage, slot)?;
         Ok(members)
     }
 
     fn wait_until_shared(&mut self, stage: &Stage, slot: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while !self.are_shared(stage, slot) {
+            self.check_alive()?;
+            anyhow::ensure!(begun.elapsed() < SHARED_LIMIT, "the partitions are not shared");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Whether every partition has an owner, and no member more than its share.
+    pub(crate) fn are_shared(&self, stage: &Stage, slot: &str) -> bool {
         let count = self.workers.len();
         let shared = format!(
             "SELECT count(*) = {count} AND bool_and(owned <= ceil(8.0 / {count})) AND sum(owned) = 8
@@ -48,13 +59,7 @@ impl Members {
                       WHERE slot = '{slot}' AND partition > 0 AND lease_until > now()
                       GROUP BY member) AS owners"
         );
-        let begun = Instant::now();
-        while stage.ask(&shared).ok().flatten().as_deref() != Some("t") {
-            self.check_alive()?;
-            anyhow::ensure!(begun.elapsed() < SHARED_LIMIT, "the partitions are not shared");
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        stage.ask(&shared).ok().flatten().as_deref() == Some("t")
     }
 
     /// # Errors
@@ -73,6 +78,20 @@ impl Members {
     /// Kills the one that was started last.
     pub(crate) fn kill_one(&mut self) {
         self.workers.pop().into_iter().for_each(Walhook::kill);
+    }
+
+    /// Stops the one that has run longest, and starts another in its place.
+    pub(crate) fn replace_one(
+        &mut self,
+        stage: &Stage,
+        slot: &str,
+        job: &Job,
+    ) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.workers.is_empty(), "nobody delivers");
+        self.workers.remove(0).stop()?;
+        let url = self.broker.url();
+        self.workers.push(Walhook::start_as(Some(("deliver", &url)), stage, slot, job)?);
+        Ok(())
     }
 
     /// Kills all, and drops their slot and state.

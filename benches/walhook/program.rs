@@ -17,6 +17,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context;
+use rustix::process::Pid;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::process;
@@ -186,6 +188,15 @@ impl Walhook {
     /// Kills it, and leaves slot and state to another.
     pub(crate) fn kill(self) {
         drop(self);
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.child.id().try_into()?).context("walhook has no pid")?;
+        rustix::process::kill_process(pid, Signal::TERM)?;
+        let ended = self.child.wait()?;
+        anyhow::ensure!(ended.success(), "walhook ended with {ended}:\n{}", self.log());
+        Ok(())
     }
 
     /// Kills it and drops its slot and its state.

@@ -10,6 +10,7 @@
 //! beginning of the stream is where to begin.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,8 +19,8 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::relay::message;
 use crate::relay::message::MessageError;
-use crate::relay::message::MessageHead;
 use crate::relay::message::RelayedEvent;
+use crate::relay::message_head::MessageHead;
 use crate::relay::partition_stream::PartitionStream;
 use crate::relay::partition_stream::ReadFault;
 use crate::relay::partition_stream::StreamMessage;
@@ -56,6 +57,8 @@ pub(crate) struct PartitionFeed<S: PartitionStream> {
     messages: Option<S::Messages>,
     /// Of an event that has not come whole.
     pieces: Vec<Bytes>,
+    /// Events of the last message that nobody has asked for yet.
+    ready: VecDeque<RelayedEvent>,
     /// The stream was read from its beginning because of a message that was missing behind this place.
     lacking: Option<MessagePlace>,
     told: bool,
@@ -71,6 +74,7 @@ impl<S: PartitionStream> PartitionFeed<S> {
             sequence: 0,
             messages: None,
             pieces: Vec::new(),
+            ready: VecDeque::new(),
             lacking: None,
             told: false,
         }
@@ -87,6 +91,9 @@ impl<S: PartitionStream> PartitionFeed<S> {
     /// The stream holds what is no message of walhook's.
     pub(crate) async fn next(&mut self) -> Result<FeedItem, MessageError> {
         loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(FeedItem::Event(event));
+            }
             let Some(messages) = &mut self.messages else {
                 self.open().await;
                 continue;
@@ -185,9 +192,11 @@ impl<S: PartitionStream> PartitionFeed<S> {
             [whole] => whole.clone(),
             _ => Bytes::from(pieces.concat()),
         };
-        let event = message::decode(payload)?;
+        // Another tail may have put other events together: some of these may have come before.
+        let events = message::decode(payload, head.place)?;
+        self.ready.extend(events.into_iter().filter(|event| event.place > self.last));
         self.last = head.place;
-        Ok(Some(FeedItem::Event(event)))
+        Ok(self.ready.pop_front().map(FeedItem::Event))
     }
 
     /// A message is missing. The stream is read once more from its beginning before that is said.

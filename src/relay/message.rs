@@ -1,12 +1,8 @@
 //! Events as messages, and messages as events.
 //!
 //! ```text
-//! headers  Wh-Epoch   the epoch of the source's holder that sent it
-//!          Wh-Pos     its place
-//!          Wh-After   the place of the message before it: whoever has not got that one lacks something
-//!          Wh-Id      the event; `mark` where nothing more comes of what is before Wh-End for now
-//!          Wh-Piece   `2/3`: a part of a large event
-//! payload  length of what follows (u32, big-endian), JSON of all but the bodies, each body as it is stored
+//! message  one event or more, one after the other, or a piece of a large one
+//! event    length of what follows (u32, big-endian), JSON of all but the bodies, each body as it is stored
 //! ```
 //!
 //! Pure. The bytes come from elsewhere: what is no message is refused and never panics.
@@ -14,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use bytes::Buf;
 use bytes::Bytes;
 use serde::Deserialize;
@@ -25,6 +20,7 @@ use crate::flow::event::Event;
 use crate::flow::event::EventExpiry;
 use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
+use crate::flow::event::RuleIndex;
 use crate::flow::key::EventKeys;
 use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
@@ -36,20 +32,14 @@ use crate::relay::place::MessagePlace;
 use crate::store::body_codec;
 
 /// Raised with each change that an older walhook would not understand.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// Events are put into one message up to so many bytes: each message is published, acknowledged and read by itself,
+/// which costs more than a small event does.
+pub(crate) const JOINED_BYTES: usize = 32 * 1024;
 
 /// What a piece of an event has at most, so that it is below any broker's limit.
 const PIECE_BYTES: usize = 512 * 1024;
-
-const EPOCH: &str = "Wh-Epoch";
-const PLACE: &str = "Wh-Pos";
-const AFTER: &str = "Wh-After";
-const ID: &str = "Wh-Id";
-const END: &str = "Wh-End";
-const PIECE: &str = "Wh-Piece";
-
-/// Stands in the place of an event's id.
-const MARK: &str = "mark";
 
 /// The bytes are no message, or one of a newer walhook.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +52,8 @@ pub(crate) enum MessageError {
         "the message has version {version}, this walhook knows {VERSION}: run the same everywhere"
     )]
     Version { version: u8 },
+    #[error("the message has an event whose id is none")]
+    Id,
     #[error("the message ends too early")]
     Short,
     #[error("the message cannot be read")]
@@ -70,18 +62,6 @@ pub(crate) enum MessageError {
     Body(#[from] body_codec::BodyError),
     #[error("the event of the message is too large")]
     TooLarge,
-}
-
-/// Where a message stands.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct MessageHead {
-    pub(crate) epoch: i64,
-    pub(crate) place: MessagePlace,
-    pub(crate) after: MessagePlace,
-    /// Of a mark: the stream holds nothing more before this.
-    pub(crate) mark: Option<Lsn>,
-    /// Which piece of how many.
-    pub(crate) piece: (u32, u32),
 }
 
 /// One shape of an event, and the endpoints that get it.
@@ -94,6 +74,7 @@ pub(crate) struct RelayedShape {
 /// An event as it comes out of a message. Its body is that of the first shape.
 #[derive(Debug)]
 pub(crate) struct RelayedEvent {
+    pub(crate) place: MessagePlace,
     pub(crate) event: Box<Event>,
     pub(crate) takers: Vec<Arc<str>>,
     /// Those who get it in another shape are among `takers`, too.
@@ -108,6 +89,9 @@ struct WireEvent {
     /// Where it stands, which the id of a row that was read does not say.
     commit: u64,
     ordinal: u32,
+    /// With these two, its place. Version 1 had one event in each message, whose head says it.
+    #[serde(default)]
+    rule: u16,
     event_type: String,
     schema: String,
     table: String,
@@ -134,59 +118,16 @@ struct WireShape {
     bytes: usize,
 }
 
-impl MessageHead {
-    /// As headers; `id` is the event's.
-    pub(crate) fn headers(&self, id: Option<EventId>) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(EPOCH, self.epoch.to_string());
-        headers.insert(PLACE, self.place.to_string());
-        headers.insert(AFTER, self.after.to_string());
-        headers.insert(ID, id.map_or_else(|| MARK.to_owned(), |id| id.to_string()));
-        if let Some(end) = self.mark {
-            headers.insert(END, end.raw().to_string());
-        }
-        if self.piece.1 > 1 {
-            headers.insert(PIECE, format!("{}/{}", self.piece.0, self.piece.1));
-        }
-        headers
-    }
-
-    /// Reads them.
-    ///
-    /// # Errors
-    /// One is missing, or says what it cannot.
-    pub(crate) fn read(headers: Option<&HeaderMap>) -> Result<Self, MessageError> {
-        let text = |name: &'static str| {
-            let value = headers.and_then(|headers| headers.get(name));
-            value.map(|value| value.as_str()).ok_or(MessageError::Header { name })
-        };
-        let epoch = text(EPOCH)?.parse().map_err(|_| MessageError::Header { name: EPOCH })?;
-        let place = text(PLACE)?.parse().map_err(|_| MessageError::Header { name: PLACE })?;
-        let after = text(AFTER)?.parse().map_err(|_| MessageError::Header { name: AFTER })?;
-        let mark = match text(ID)? {
-            MARK => {
-                let end = text(END)?.parse().map_err(|_| MessageError::Header { name: END })?;
-                Some(Lsn::from_raw(end))
-            }
-            _ => None,
-        };
-        let piece = match text(PIECE) {
-            Ok(text) => {
-                let parts = text.split_once('/');
-                let parts = parts.and_then(|(nth, of)| Some((nth.parse().ok()?, of.parse().ok()?)));
-                parts.ok_or(MessageError::Header { name: PIECE })?
-            }
-            Err(_) => (1, 1),
-        };
-        Ok(Self { epoch, place, after, mark, piece })
-    }
-}
-
-/// The event as the payloads of its pieces: mostly one.
+/// Appends the event to the payload of a message.
 ///
 /// # Errors
 /// Its body is larger than can be kept anywhere.
-pub(crate) fn encode(event: &Event, shapes: &[RelayedShape]) -> Result<Vec<Bytes>, MessageError> {
+pub(crate) fn encode(
+    event: &Event,
+    place: MessagePlace,
+    shapes: &[RelayedShape],
+    payload: &mut Vec<u8>,
+) -> Result<(), MessageError> {
     let mut bodies = Vec::with_capacity(shapes.len());
     let mut wire = Vec::with_capacity(shapes.len());
     for shape in shapes {
@@ -195,22 +136,24 @@ pub(crate) fn encode(event: &Event, shapes: &[RelayedShape]) -> Result<Vec<Bytes
         wire.push(WireShape { takers, bytes: body.len() });
         bodies.push(body);
     }
-    let head = serde_json::to_vec(&wire_event(event, wire))?;
+    let head = serde_json::to_vec(&wire_event(event, place, wire))?;
     let length = u32::try_from(head.len()).map_err(|_| MessageError::TooLarge)?;
-    let whole = 4 + head.len() + bodies.iter().map(Vec::len).sum::<usize>();
-    let mut payload = Vec::with_capacity(whole);
+    payload.reserve(4 + head.len() + bodies.iter().map(Vec::len).sum::<usize>());
     payload.extend_from_slice(&length.to_be_bytes());
     payload.extend_from_slice(&head);
     for body in bodies {
         payload.extend_from_slice(&body);
     }
-    let payload = Bytes::from(payload);
-    let starts = (0..payload.len()).step_by(PIECE_BYTES);
-    let end = |start: usize| payload.len().min(start + PIECE_BYTES);
-    Ok(starts.map(|start| payload.slice(start..end(start))).collect())
+    Ok(())
 }
 
-fn wire_event(event: &Event, shapes: Vec<WireShape>) -> WireEvent {
+/// The payload as those of its pieces: mostly one.
+pub(crate) fn pieces(payload: &Bytes) -> impl ExactSizeIterator<Item = Bytes> {
+    let end = |start: usize| payload.len().min(start + PIECE_BYTES);
+    (0..payload.len()).step_by(PIECE_BYTES).map(move |start| payload.slice(start..end(start)))
+}
+
+fn wire_event(event: &Event, place: MessagePlace, shapes: Vec<WireShape>) -> WireEvent {
     let expiry = event.expiry.map(|expiry| {
         let age = u64::try_from(expiry.max_age.as_micros()).unwrap_or(u64::MAX);
         (expiry.born.micros(), age)
@@ -226,6 +169,7 @@ fn wire_event(event: &Event, shapes: Vec<WireShape>) -> WireEvent {
         id: event.id.to_string(),
         commit: event.position.commit.raw(),
         ordinal: event.position.ordinal,
+        rule: place.rule(),
         event_type: event.event_type.to_string(),
         schema: event.table.schema.clone(),
         table: event.table.name.clone(),
@@ -239,11 +183,23 @@ fn wire_event(event: &Event, shapes: Vec<WireShape>) -> WireEvent {
     }
 }
 
-/// The event of a payload that is whole.
+/// The events of a payload that is whole; `place` is that of the last one.
 ///
 /// # Errors
 /// It is none, or a newer one.
-pub(crate) fn decode(mut payload: Bytes) -> Result<RelayedEvent, MessageError> {
+pub(crate) fn decode(
+    mut payload: Bytes,
+    place: MessagePlace,
+) -> Result<Vec<RelayedEvent>, MessageError> {
+    let mut events = Vec::new();
+    while !payload.is_empty() {
+        events.push(decode_event(&mut payload)?);
+    }
+    events.last_mut().ok_or(MessageError::Short)?.place = place;
+    Ok(events)
+}
+
+fn decode_event(payload: &mut Bytes) -> Result<RelayedEvent, MessageError> {
     let length = payload.try_get_u32().map_err(|_| MessageError::Short)?;
     let length = usize::try_from(length).map_err(|_| MessageError::Short)?;
     if length > payload.len() {
@@ -251,7 +207,7 @@ pub(crate) fn decode(mut payload: Bytes) -> Result<RelayedEvent, MessageError> {
     }
     let head = payload.split_to(length);
     let wire: WireEvent = serde_json::from_slice(&head)?;
-    if wire.version != VERSION {
+    if wire.version > VERSION {
         return Err(MessageError::Version { version: wire.version });
     }
     let mut shapes = Vec::with_capacity(wire.shapes.len().min(64));
@@ -259,7 +215,12 @@ pub(crate) fn decode(mut payload: Bytes) -> Result<RelayedEvent, MessageError> {
         if shape.bytes > payload.len() {
             return Err(MessageError::Short);
         }
-        let body = body_codec::decode(payload.split_to(shape.bytes))?;
+        // Of its own: an event that waits for long must not hold those that came with it.
+        let body = match payload.len() == shape.bytes {
+            true => payload.split_to(shape.bytes),
+            false => Bytes::copy_from_slice(&payload.split_to(shape.bytes)),
+        };
+        let body = body_codec::decode(body)?;
         let takers = shape.takers.iter().map(|name| Arc::from(name.as_str())).collect();
         shapes.push(RelayedShape { body, takers });
     }
@@ -268,12 +229,14 @@ pub(crate) fn decode(mut payload: Bytes) -> Result<RelayedEvent, MessageError> {
     let others: Vec<RelayedShape> = shapes.collect();
     let more = others.iter().flat_map(|shape| shape.takers.iter().cloned());
     let takers = first.takers.into_iter().chain(more).collect();
+    let rule = wire.rule;
     let event = Box::new(event_of(wire, first.body)?);
-    Ok(RelayedEvent { event, takers, others })
+    let place = MessagePlace::of(event.position, RuleIndex(rule.into()));
+    Ok(RelayedEvent { place, event, takers, others })
 }
 
 fn event_of(wire: WireEvent, body: EventBody) -> Result<Event, MessageError> {
-    let id: EventId = wire.id.parse().map_err(|_| MessageError::Header { name: ID })?;
+    let id: EventId = wire.id.parse().map_err(|_| MessageError::Id)?;
     let mut keys = wire.keys.into_iter().map(KeyHash::from_raw);
     let keys = match (keys.next(), keys.next(), wire.is_barrier) {
         (_, _, true) => EventKeys::BARRIER,
@@ -312,7 +275,6 @@ mod tests {
     use super::*;
     use crate::flow::body::BodyPart;
     use crate::flow::event::IdOrigin;
-    use crate::flow::event::RuleIndex;
     use proptest::prelude::*;
 
     fn event(commit: u64, keys: EventKeys, text: &str) -> Event {
@@ -340,14 +302,14 @@ mod tests {
         }
     }
 
-    fn whole(pieces: &[Bytes]) -> Bytes {
-        Bytes::from(pieces.concat())
+    fn place(event: &Event, rule: usize) -> MessagePlace {
+        MessagePlace::of(event.position, RuleIndex(rule))
     }
 
     proptest! {
         #[test]
         fn an_event_comes_out_as_it_went_in(
-            commit: u64, first: u64, second: u64, form in 0..4_u8, text in "\\PC{0,40}",
+            commit: u64, first: u64, second: u64, form in 0..4_u8, text in "\\PC{0,40}", count in 1..4_usize,
         ) {
             let keys = match form {
                 0 => EventKeys::NONE,
@@ -361,58 +323,69 @@ mod tests {
             };
             let other = EventBody::new(vec![BodyPart::AttemptIso]);
             let shapes = [shape(&sent.body, "crm"), shape(&other, "erp")];
-            let got = decode(whole(&encode(&sent, &shapes).unwrap())).unwrap();
-            prop_assert_eq!(&*got.takers, &["crm".into(), "erp".into()]);
-            prop_assert_eq!(got.others.len(), 1);
-            let mut got = *got.event;
-            got.sequence = sent.sequence;
-            prop_assert_eq!(format!("{got:?}"), format!("{sent:?}"));
+            let mut payload = Vec::new();
+            for rule in 0..count {
+                encode(&sent, place(&sent, rule), &shapes, &mut payload).unwrap();
+            }
+            let all = decode(Bytes::from(payload), place(&sent, count - 1)).unwrap();
+            prop_assert_eq!(all.len(), count);
+            for (rule, got) in all.into_iter().enumerate() {
+                prop_assert_eq!(got.place, place(&sent, rule));
+                prop_assert_eq!(&*got.takers, &["crm".into(), "erp".into()]);
+                prop_assert_eq!(got.others.len(), 1);
+                let mut got = *got.event;
+                got.sequence = sent.sequence;
+                prop_assert_eq!(format!("{got:?}"), format!("{sent:?}"));
+            }
         }
 
         #[test]
         fn any_bytes_are_an_event_or_refused_but_never_panic(bytes: Vec<u8>) {
-            let _read: Result<RelayedEvent, _> = decode(Bytes::from(bytes));
+            let _read: Result<Vec<RelayedEvent>, _> = decode(Bytes::from(bytes), MessagePlace::default());
         }
 
         #[test]
         fn a_cut_message_is_refused(cut in 0..100_usize) {
             let sent = event(1, EventKeys::NONE, "x");
             let shape = RelayedShape { body: sent.body.clone(), takers: vec!["crm".into()] };
-            let bytes = whole(&encode(&sent, &[shape]).unwrap());
-            let short = bytes.slice(..bytes.len() - 1 - cut.min(bytes.len() - 1));
-            prop_assert!(decode(short).is_err());
+            let mut bytes = Vec::new();
+            encode(&sent, place(&sent, 0), &[shape], &mut bytes).unwrap();
+            bytes.truncate(bytes.len() - 1 - cut.min(bytes.len() - 1));
+            prop_assert!(decode(Bytes::from(bytes), place(&sent, 0)).is_err());
         }
-    }
-
-    #[test]
-    fn a_head_reads_back_and_what_lacks_a_header_is_refused() {
-        let at = |commit| Position { commit: Lsn::from_raw(commit), ordinal: 0 };
-        let id = EventId::new(at(8), IdOrigin::new(7, "order"));
-        let head = MessageHead {
-            epoch: 4,
-            place: MessagePlace::of(at(8), RuleIndex(0)),
-            after: MessagePlace::after(at(7)),
-            mark: None,
-            piece: (2, 3),
-        };
-        assert_eq!(MessageHead::read(Some(&head.headers(Some(id)))).unwrap(), head);
-        let mark = MessageHead { mark: Some(Lsn::from_raw(9)), piece: (1, 1), ..head };
-        assert_eq!(MessageHead::read(Some(&mark.headers(None))).unwrap(), mark);
-        for name in [EPOCH, PLACE, AFTER, ID] {
-            let mut headers = head.headers(Some(id));
-            headers.insert(name, "nonsense");
-            let is_id = name == ID; // its text is for people
-            assert_eq!(MessageHead::read(Some(&headers)).is_ok(), is_id, "case: {name}");
-        }
-        assert!(MessageHead::read(None).is_err());
     }
 
     #[test]
     fn a_large_event_goes_in_pieces() {
         let sent = event(1, EventKeys::NONE, &"x".repeat(PIECE_BYTES * 2));
         let shape = RelayedShape { body: sent.body.clone(), takers: vec!["crm".into()] };
-        let pieces = encode(&sent, &[shape]).unwrap();
+        let mut payload = Vec::new();
+        encode(&sent, place(&sent, 0), &[shape], &mut payload).unwrap();
+        let pieces: Vec<Bytes> = pieces(&Bytes::from(payload)).collect();
         assert!(pieces.len() >= 3 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
-        assert_eq!(decode(whole(&pieces)).unwrap().event.facts, sent.facts);
+        let whole = Bytes::from(pieces.concat());
+        assert_eq!(decode(whole, place(&sent, 0)).unwrap()[0].event.facts, sent.facts);
+    }
+
+    #[test]
+    fn an_event_of_version_1_is_read_with_the_place_of_its_message() {
+        let sent = event(1, EventKeys::NONE, "x");
+        let shape = RelayedShape { body: sent.body.clone(), takers: vec!["crm".into()] };
+        let mut payload = Vec::new();
+        encode(&sent, place(&sent, 4), &[shape], &mut payload).unwrap();
+        let length = usize::try_from(u32::from_be_bytes(payload[..4].try_into().unwrap())).unwrap();
+        let mut head: serde_json::Value = serde_json::from_slice(&payload[4..4 + length]).unwrap();
+        head["version"] = 1.into();
+        head.as_object_mut().unwrap().remove("rule");
+        let head = serde_json::to_vec(&head).unwrap();
+        let length = u32::try_from(head.len()).unwrap().to_be_bytes();
+        let old = [
+            &length[..],
+            &head,
+            &payload[4 + usize::try_from(u32::from_be_bytes(payload[..4].try_into().unwrap()))
+                .unwrap()..],
+        ]
+        .concat();
+        assert_eq!(decode(Bytes::from(old), place(&sent, 4)).unwrap()[0].place, place(&sent, 4));
     }
 }

@@ -13,7 +13,9 @@
 //! | `error` | Why the broker could not be used |
 //! | `feed` | Reads the events of one partition |
 //! | `inspection` | What the broker can do for us, tried out |
+//! | `joined_events` | Events that go out as one message |
 //! | `message` | Events as messages, and messages as events |
+//! | `message_head` | The headers of a message |
 //! | `nats_stream` | The stream of one partition in NATS JetStream |
 //! | `outgoing` | What goes to the publishers of the partitions |
 //! | `partition_stream` | The stream of one partition, as its writer and its reader use it |
@@ -25,7 +27,9 @@ pub(crate) mod broker;
 pub(crate) mod error;
 pub(crate) mod feed;
 pub(crate) mod inspection;
+mod joined_events;
 pub(crate) mod message;
+pub(crate) mod message_head;
 pub(crate) mod nats_stream;
 pub(crate) mod outgoing;
 pub(crate) mod partition_stream;

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 
 use crate::relay::broker::BrokerConnection;
 use crate::relay::error::RelayError;
-use crate::relay::message::MessageHead;
+use crate::relay::message_head::MessageHead;
 use crate::relay::partition_stream::Acknowledgement;
 use crate::relay::partition_stream::PartitionStream;
 use crate::relay::partition_stream::PublishRefusal;

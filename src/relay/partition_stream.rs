@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use crate::flow::event::EventId;
 use crate::relay::error::RelayError;
 use crate::relay::message::MessageError;
-use crate::relay::message::MessageHead;
+use crate::relay::message_head::MessageHead;
 
 /// The sequence under which the stream has taken a message.
 pub(crate) type Acknowledgement = BoxFuture<'static, Result<u64, PublishRefusal>>;

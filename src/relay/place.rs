@@ -27,6 +27,11 @@ impl MessagePlace {
         Self { position, rule: u16::try_from(rule.0).unwrap_or(RULE_MAX).min(RULE_MAX) }
     }
 
+    /// The number of the rule, as [`Self::of`] takes it.
+    pub(crate) const fn rule(self) -> u16 {
+        self.rule
+    }
+
     /// Behind all events of a change.
     pub(crate) const fn after(position: Position) -> Self {
         Self { position, rule: u16::MAX }

@@ -33,8 +33,9 @@ use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::RelayedDelivery;
 use crate::relay::broker::UNACKED_MAX;
 use crate::relay::error::RelayInterruption;
+use crate::relay::joined_events::JoinedEvents;
 use crate::relay::message;
-use crate::relay::message::MessageHead;
+use crate::relay::message_head::MessageHead;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::outgoing::OutgoingEvent;
 use crate::relay::partition_stream::Acknowledgement;
@@ -87,7 +88,7 @@ struct SentEvent {
     sequence: u64,
     table: Arc<TableName>,
     endpoints: Vec<EndpointIndex>,
-    /// The sequence of its last piece in the stream, if nothing goes wrong.
+    /// The sequence of its message in the stream, or of its last piece, if nothing goes wrong.
     stream_sequence: u64,
 }
 
@@ -175,37 +176,49 @@ impl<S: PartitionStream> PartitionPublisher<S> {
         self.unacked.len() < UNACKED_MAX && self.unacked_bytes < UNACKED_BYTES_MAX
     }
 
+    /// Publishes a batch: small events together, as far as it has them at hand.
     async fn take(&mut self, batch: Vec<Outgoing>) -> Result<(), RelayInterruption> {
+        let mut joined = JoinedEvents::default();
         for outgoing in batch {
             match outgoing {
-                Outgoing::Event(event) => self.event(&event).await?,
+                Outgoing::Event(event) => {
+                    if let Some(alone) = joined.add(event)? {
+                        self.events(std::mem::replace(&mut joined, alone)).await?;
+                    }
+                }
                 Outgoing::Mark(end) => {
+                    self.events(std::mem::take(&mut joined)).await?;
                     let head = self.head(self.last, Some(end), (1, 1));
                     self.send(head, None, Bytes::new()).await?;
                 }
             }
         }
-        Ok(())
+        self.events(joined).await
     }
 
-    async fn event(&mut self, outgoing: &OutgoingEvent) -> Result<(), RelayInterruption> {
-        let OutgoingEvent { place, event, shapes, endpoints } = outgoing;
-        let pieces = message::encode(event, shapes).map_err(|cause| {
-            RelayInterruption::Unsendable { event: event.id.to_string(), cause }
-        })?;
+    /// Publishes events as one message, or a large one in pieces.
+    async fn events(&mut self, joined: JoinedEvents) -> Result<(), RelayInterruption> {
+        let JoinedEvents { payload, events } = joined;
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
+        let (id, place) = (first.event.id, last.place);
+        let payload = Bytes::from(payload);
+        let pieces = message::pieces(&payload);
         let of = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
         for (nth, piece) in (1..).zip(pieces) {
-            let head = self.head(*place, None, (nth, of));
-            self.send(head, Some(event.id), piece).await?;
+            let head = self.head(place, None, (nth, of));
+            self.send(head, Some(id), piece).await?;
         }
-        self.last = *place;
-        self.sent.push_back(SentEvent {
-            position: event.position,
-            sequence: event.sequence,
-            table: Arc::clone(&event.table),
-            endpoints: endpoints.clone(),
-            stream_sequence: self.acknowledged + self.unacked.len() as u64,
-        });
+        self.last = place;
+        let stream_sequence = self.acknowledged + self.unacked.len() as u64;
+        self.sent.extend(events.into_iter().map(|OutgoingEvent { event, endpoints, .. }| {
+            SentEvent {
+                position: event.position,
+                sequence: event.sequence,
+                table: Arc::clone(&event.table),
+                endpoints,
+                stream_sequence,
+            }
+        }));
         Ok(())
     }
 
@@ -372,8 +385,11 @@ impl<S: PartitionStream> PartitionPublisher<S> {
         let settled = settled?;
         let mut relayed = Vec::new();
         while let Some(event) = self.sent.pop_front_if(|event| event.position <= settled) {
-            self.settled_before = event.stream_sequence + 1;
-            let SentEvent { sequence, table, endpoints, .. } = event;
+            let SentEvent { sequence, table, endpoints, stream_sequence, .. } = event;
+            let next = self.sent.front();
+            // Its message stays as long as another event of it is owed.
+            let is_last = next.is_none_or(|next| next.stream_sequence != stream_sequence);
+            self.settled_before = stream_sequence + u64::from(is_last);
             relayed.extend(endpoints.into_iter().map(|endpoint| RelayedDelivery {
                 sequence,
                 endpoint,

@@ -25,6 +25,9 @@ const EACH: u64 = 8;
 /// Milliseconds that their receiver takes.
 const TAKES: u64 = 5;
 
+/// Rows come for so long at a time while workers are replaced.
+const PIECE: Duration = Duration::from_secs(5);
+
 /// Rows per second under which members come and go.
 const RATE: u64 = 1000;
 
@@ -33,7 +36,8 @@ impl Bench {
         self.through_a_broker()?;
         self.cpu_of_members()?;
         self.workers_in_a_row()?;
-        self.takeover()
+        self.takeover()?;
+        self.rolling_restart()
     }
 
     /// Starts members at the end of the WAL.
@@ -167,6 +171,51 @@ impl Bench {
             goal,
             String::new(),
         );
+        Ok(())
+    }
+
+    /// Three workers are replaced one after the other, for as long as it takes, while rows come.
+    fn rolling_restart(&mut self) -> anyhow::Result<()> {
+        let job = Job::Deliver(self.by_customer(EACH, &self.stage.receiver.url(TIMED), None));
+        let receiver = self.stage.receiver.clone();
+        let (mut p99s, mut repeats) = (Vec::new(), Vec::new());
+        for _ in 0..self.plan.long_runs() {
+            let mut members = self.live_members(&job, 3)?;
+            drop(receiver.take_latencies());
+            let before = receiver.events();
+            let start = || load::paced_for(&self.stage, RATE, PIECE, Some(EACH));
+            let (mut load, mut inserted, mut replaced, begun) = (start(), 0, 0, Instant::now());
+            loop {
+                let is_shared = members.are_shared(&self.stage, SLOT);
+                if is_shared && replaced < 3 {
+                    members.replace_one(&self.stage, SLOT, &job)?;
+                    replaced += 1;
+                    continue;
+                }
+                if load.is_finished() {
+                    let ended = load.join().map_err(|_| anyhow::anyhow!("the load panicked"))?;
+                    inserted += ended?.rows;
+                    if is_shared && replaced == 3 {
+                        break;
+                    }
+                    load = start();
+                }
+                members.check_alive()?;
+                anyhow::ensure!(begun.elapsed() < 3 * LIMIT, "the partitions are not shared");
+                thread::sleep(Duration::from_millis(50));
+            }
+            receiver.wait_for(before + inserted, LIMIT)?;
+            thread::sleep(self.plan.warm_up);
+            repeats.push((receiver.events() - before - inserted) as f64);
+            let latencies = receiver.take_latencies();
+            let at = latencies.len().saturating_sub(1) * 99 / 100;
+            p99s.push(latencies.get(at).map_or(f64::NAN, Duration::as_secs_f64));
+            members.check_alive()?;
+            members.end(&self.stage)?;
+        }
+        let detail = format!("{:.0} repeats", median(&repeats).unwrap_or_default());
+        let goal = Goal::AtMost { must: 6.0, aim: 2.0 };
+        self.row("p99 while three workers are replaced", " s", p99s, goal, detail);
         Ok(())
     }
 

@@ -142,7 +142,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
     }
 
     async fn event(&mut self, relayed: RelayedEvent) -> anyhow::Result<()> {
-        let RelayedEvent { mut event, takers, others } = relayed;
+        let RelayedEvent { mut event, takers, others, .. } = relayed;
         if self.open.is_some_and(|open| open != event.position) {
             self.close();
         }

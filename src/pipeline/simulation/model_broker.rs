@@ -11,7 +11,7 @@ use crate::flow::partition::PartitionNumber;
 use crate::pipeline::simulation::world::SharedWorld;
 use crate::pipeline::simulation::world::SimulatedWorld;
 use crate::relay::error::RelayError;
-use crate::relay::message::MessageHead;
+use crate::relay::message_head::MessageHead;
 use crate::relay::partition_stream::Acknowledgement;
 use crate::relay::partition_stream::PartitionStream;
 use crate::relay::partition_stream::PublishRefusal;

@@ -1,0 +1,33 @@
+//! Events that go out as one message.
+
+use crate::relay::error::RelayInterruption;
+use crate::relay::message;
+use crate::relay::message::JOINED_BYTES;
+use crate::relay::outgoing::OutgoingEvent;
+
+/// Events that go out as one message.
+#[derive(Default)]
+pub(super) struct JoinedEvents {
+    pub(super) payload: Vec<u8>,
+    pub(super) events: Vec<OutgoingEvent>,
+}
+
+impl JoinedEvents {
+    /// Adds an event, or gives it back as the first of the next message where both are too long for one.
+    pub(super) fn add(
+        &mut self,
+        outgoing: OutgoingEvent,
+    ) -> Result<Option<Self>, RelayInterruption> {
+        let OutgoingEvent { place, event, shapes, .. } = &outgoing;
+        let before = self.payload.len();
+        message::encode(event, *place, shapes, &mut self.payload).map_err(|cause| {
+            RelayInterruption::Unsendable { event: event.id.to_string(), cause }
+        })?;
+        if before > 0 && self.payload.len() > JOINED_BYTES {
+            let payload = self.payload.split_off(before);
+            return Ok(Some(Self { payload, events: vec![outgoing] }));
+        }
+        self.events.push(outgoing);
+        Ok(None)
+    }
+}
