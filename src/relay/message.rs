@@ -7,6 +7,7 @@
 //!
 //! Pure. The bytes come from elsewhere: what is no message is refused and never panics.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ const VERSION: u8 = 2;
 /// Events are put into one message up to so many bytes: each message is published, acknowledged and read by itself,
 /// which costs more than a small event does.
 pub(crate) const JOINED_BYTES: usize = 32 * 1024;
+
+/// Of the length of what stands before an event's bodies.
+const LENGTH_BYTES: usize = 4;
 
 /// What a piece of an event has at most, so that it is below any broker's limit.
 const PIECE_BYTES: usize = 512 * 1024;
@@ -81,41 +85,55 @@ pub(crate) struct RelayedEvent {
     pub(crate) others: Vec<RelayedShape>,
 }
 
-/// All of an event but its bodies.
+/// All of an event but its bodies. Its texts stay where they are: most of them are looked at once.
 #[derive(Deserialize, Serialize)]
-struct WireEvent {
+struct WireEvent<'a> {
     version: u8,
-    id: String,
+    #[serde(borrow)]
+    id: WireText<'a>,
     /// Where it stands, which the id of a row that was read does not say.
     commit: u64,
     ordinal: u32,
     /// With these two, its place. Version 1 had one event in each message, whose head says it.
     #[serde(default)]
     rule: u16,
-    event_type: String,
-    schema: String,
-    table: String,
+    event_type: WireText<'a>,
+    schema: WireText<'a>,
+    table: WireText<'a>,
     committed: i64,
     keys: Vec<u64>,
     is_barrier: bool,
     /// When it was born, and after how many microseconds it is too old.
     expiry: Option<(i64, u64)>,
-    facts: Vec<(String, String)>,
-    write_back: Option<WireRow>,
-    shapes: Vec<WireShape>,
+    facts: Vec<(WireText<'a>, WireText<'a>)>,
+    write_back: Option<WireRow<'a>>,
+    shapes: Vec<WireShape<'a>>,
 }
 
 #[derive(Deserialize, Serialize)]
-struct WireRow {
-    key: Vec<String>,
-    values: Vec<(String, Option<String>)>,
+struct WireRow<'a> {
+    #[serde(borrow)]
+    key: Vec<WireText<'a>>,
+    values: Vec<(WireText<'a>, Option<WireText<'a>>)>,
     owed: u32,
 }
 
 #[derive(Deserialize, Serialize)]
-struct WireShape {
-    takers: Vec<String>,
+struct WireShape<'a> {
+    #[serde(borrow)]
+    takers: Vec<WireText<'a>>,
     bytes: usize,
+}
+
+/// A text of the event or the message, unless it has escapes there.
+#[derive(Deserialize, Serialize)]
+#[serde(transparent)]
+struct WireText<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> From<&'a str> for WireText<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
 }
 
 /// Appends the event to the payload of a message.
@@ -132,15 +150,17 @@ pub(crate) fn encode(
     let mut wire = Vec::with_capacity(shapes.len());
     for shape in shapes {
         let body = body_codec::encode(&shape.body).ok_or(MessageError::TooLarge)?;
-        let takers = shape.takers.iter().map(ToString::to_string).collect();
+        let takers = shape.takers.iter().map(|name| WireText::from(&**name)).collect();
         wire.push(WireShape { takers, bytes: body.len() });
         bodies.push(body);
     }
-    let head = serde_json::to_vec(&wire_event(event, place, wire))?;
-    let length = u32::try_from(head.len()).map_err(|_| MessageError::TooLarge)?;
-    payload.reserve(4 + head.len() + bodies.iter().map(Vec::len).sum::<usize>());
-    payload.extend_from_slice(&length.to_be_bytes());
-    payload.extend_from_slice(&head);
+    let start = payload.len();
+    payload.extend_from_slice(&[0; LENGTH_BYTES]);
+    serde_json::to_writer(&mut *payload, &wire_event(event, place, wire))?;
+    let length = payload.len() - start - LENGTH_BYTES;
+    let length = u32::try_from(length).map_err(|_| MessageError::TooLarge)?;
+    let place_of_length = payload.get_mut(start..start + LENGTH_BYTES);
+    place_of_length.ok_or(MessageError::Short)?.copy_from_slice(&length.to_be_bytes());
     for body in bodies {
         payload.extend_from_slice(&body);
     }
@@ -153,26 +173,34 @@ pub(crate) fn pieces(payload: &Bytes) -> impl ExactSizeIterator<Item = Bytes> {
     (0..payload.len()).step_by(PIECE_BYTES).map(move |start| payload.slice(start..end(start)))
 }
 
-fn wire_event(event: &Event, place: MessagePlace, shapes: Vec<WireShape>) -> WireEvent {
+fn wire_event<'a>(
+    event: &'a Event,
+    place: MessagePlace,
+    shapes: Vec<WireShape<'a>>,
+) -> WireEvent<'a> {
     let expiry = event.expiry.map(|expiry| {
         let age = u64::try_from(expiry.max_age.as_micros()).unwrap_or(u64::MAX);
         (expiry.born.micros(), age)
     });
-    let facts = event.facts.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let facts = event.facts.iter().map(|(name, value)| (name.into(), value.into()));
     let write_back = event.write_back.as_deref().map(|row| WireRow {
-        key: row.key.iter().map(ToString::to_string).collect(),
-        values: row.values.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        key: row.key.iter().map(|name| WireText::from(&**name)).collect(),
+        values: row
+            .values
+            .iter()
+            .map(|(name, value)| ((&**name).into(), value.as_deref().map(WireText::from)))
+            .collect(),
         owed: row.owed,
     });
     WireEvent {
         version: VERSION,
-        id: event.id.to_string(),
+        id: WireText(event.id.to_string().into()),
         commit: event.position.commit.raw(),
         ordinal: event.position.ordinal,
         rule: place.rule(),
-        event_type: event.event_type.to_string(),
-        schema: event.table.schema.clone(),
-        table: event.table.name.clone(),
+        event_type: WireText::from(&*event.event_type),
+        schema: event.table.schema.as_str().into(),
+        table: event.table.name.as_str().into(),
         committed: event.committed.micros(),
         keys: event.keys.iter().map(KeyHash::raw).collect(),
         is_barrier: event.keys.is_barrier(),
@@ -191,22 +219,27 @@ pub(crate) fn decode(
     mut payload: Bytes,
     place: MessagePlace,
 ) -> Result<Vec<RelayedEvent>, MessageError> {
-    let mut events = Vec::new();
+    let mut events: Vec<RelayedEvent> = Vec::new();
     while !payload.is_empty() {
-        events.push(decode_event(&mut payload)?);
+        let next = decode_event(&mut payload, events.last())?;
+        events.push(next);
     }
     events.last_mut().ok_or(MessageError::Short)?.place = place;
     Ok(events)
 }
 
-fn decode_event(payload: &mut Bytes) -> Result<RelayedEvent, MessageError> {
+/// The first event of the payload, which shares with the one `before` what they have in common.
+fn decode_event(
+    payload: &mut Bytes,
+    before: Option<&RelayedEvent>,
+) -> Result<RelayedEvent, MessageError> {
     let length = payload.try_get_u32().map_err(|_| MessageError::Short)?;
     let length = usize::try_from(length).map_err(|_| MessageError::Short)?;
     if length > payload.len() {
         return Err(MessageError::Short);
     }
     let head = payload.split_to(length);
-    let wire: WireEvent = serde_json::from_slice(&head)?;
+    let wire: WireEvent<'_> = serde_json::from_slice(&head)?;
     if wire.version > VERSION {
         return Err(MessageError::Version { version: wire.version });
     }
@@ -221,7 +254,12 @@ fn decode_event(payload: &mut Bytes) -> Result<RelayedEvent, MessageError> {
             false => Bytes::copy_from_slice(&payload.split_to(shape.bytes)),
         };
         let body = body_codec::decode(body)?;
-        let takers = shape.takers.iter().map(|name| Arc::from(name.as_str())).collect();
+        let takers = shape.takers.iter().map(|WireText(name)| {
+            let known =
+                before.and_then(|event| event.takers.iter().find(|known| ***known == **name));
+            known.map_or_else(|| Arc::from(&**name), Arc::clone)
+        });
+        let takers = takers.collect();
         shapes.push(RelayedShape { body, takers });
     }
     let mut shapes = shapes.into_iter();
@@ -230,13 +268,17 @@ fn decode_event(payload: &mut Bytes) -> Result<RelayedEvent, MessageError> {
     let more = others.iter().flat_map(|shape| shape.takers.iter().cloned());
     let takers = first.takers.into_iter().chain(more).collect();
     let rule = wire.rule;
-    let event = Box::new(event_of(wire, first.body)?);
+    let event = Box::new(event_of(wire, first.body, before.map(|before| &*before.event))?);
     let place = MessagePlace::of(event.position, RuleIndex(rule.into()));
     Ok(RelayedEvent { place, event, takers, others })
 }
 
-fn event_of(wire: WireEvent, body: EventBody) -> Result<Event, MessageError> {
-    let id: EventId = wire.id.parse().map_err(|_| MessageError::Id)?;
+fn event_of(
+    wire: WireEvent<'_>,
+    body: EventBody,
+    before: Option<&Event>,
+) -> Result<Event, MessageError> {
+    let id: EventId = wire.id.0.parse().map_err(|_| MessageError::Id)?;
     let mut keys = wire.keys.into_iter().map(KeyHash::from_raw);
     let keys = match (keys.next(), keys.next(), wire.is_barrier) {
         (_, _, true) => EventKeys::BARRIER,
@@ -248,18 +290,27 @@ fn event_of(wire: WireEvent, body: EventBody) -> Result<Event, MessageError> {
         born: Timestamp::from_micros(born),
         max_age: Duration::from_micros(age),
     });
-    let facts = wire.facts.into_iter().map(|(name, value)| (Arc::from(name), value)).collect();
+    let fact =
+        |(name, value): (WireText<'_>, WireText<'_>)| (Arc::from(name.0), value.0.into_owned());
+    let facts = wire.facts.into_iter().map(fact).collect();
     let write_back = wire.write_back.map(|row| {
-        let key = row.key.into_iter().map(Arc::from).collect();
-        let values = row.values.into_iter().map(|(name, value)| (Arc::from(name), value));
+        let key = row.key.into_iter().map(|name| Arc::from(name.0)).collect();
+        let value = |value: WireText<'_>| value.0.into_owned();
+        let values =
+            row.values.into_iter().map(|(name, text)| (Arc::from(name.0), text.map(value)));
         Box::new(TargetRow { key, values: values.collect(), owed: row.owed })
     });
+    let event_type = before.map(|before| &before.event_type);
+    let event_type = event_type.filter(|known| ***known == *wire.event_type.0);
+    let table = before.map(|before| &before.table);
+    let table = table.filter(|known| known.schema == wire.schema.0 && known.name == wire.table.0);
     Ok(Event {
         id,
         sequence: 0,
         position: Position { commit: Lsn::from_raw(wire.commit), ordinal: wire.ordinal },
-        event_type: wire.event_type.into(),
-        table: Arc::new(TableName::new(wire.schema, wire.table)),
+        event_type: event_type.map_or_else(|| Arc::from(wire.event_type.0), Arc::clone),
+        table: table
+            .map_or_else(|| Arc::new(TableName::new(wire.schema.0, wire.table.0)), Arc::clone),
         committed: Timestamp::from_micros(wire.committed),
         keys,
         expiry,

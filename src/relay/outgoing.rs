@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::flow::body::EventBody;
 use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
 use crate::flow::settlement::EndpointIndex;
@@ -24,4 +25,29 @@ pub(crate) struct OutgoingEvent {
     pub(crate) shapes: Vec<RelayedShape>,
     /// The takers of all shapes, as the tail counts them.
     pub(crate) endpoints: Vec<EndpointIndex>,
+    /// Which of the event's shapes the last one here is.
+    last_shape: Option<usize>,
+}
+
+impl OutgoingEvent {
+    pub(crate) fn new(place: MessagePlace, event: &Arc<Event>) -> Self {
+        let event = Arc::clone(event);
+        Self { place, event, shapes: Vec::new(), endpoints: Vec::new(), last_shape: None }
+    }
+
+    /// Adds one that takes the event in its shape with this number. Shapes come in order.
+    pub(crate) fn add(
+        &mut self,
+        (nth, body): (usize, &EventBody),
+        (endpoint, name): (EndpointIndex, Arc<str>),
+    ) {
+        self.endpoints.push(endpoint);
+        match self.shapes.last_mut() {
+            Some(shape) if self.last_shape == Some(nth) => shape.takers.push(name),
+            _ => {
+                self.shapes.push(RelayedShape { body: body.clone(), takers: vec![name] });
+                self.last_shape = Some(nth);
+            }
+        }
+    }
 }

@@ -22,7 +22,6 @@ use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::Settlement;
-use crate::relay::message::RelayedShape;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::outgoing::OutgoingEvent;
 use crate::relay::place::MessagePlace;
@@ -99,24 +98,19 @@ impl RelayOutbox {
         let own: Vec<EndpointIndex> =
             takers.iter().filter(|taker| !is_other(taker)).copied().collect();
         shapes.insert(0, (event.body.clone(), own));
-        let mut outgoing: BTreeMap<PartitionNumber, OutgoingEvent> = BTreeMap::new();
-        for (body, theirs) in shapes {
-            let mut named: BTreeMap<PartitionNumber, Vec<(EndpointIndex, Arc<str>)>> =
-                BTreeMap::new();
+        // Few: one for most events.
+        let mut outgoing: Vec<(PartitionNumber, OutgoingEvent)> = Vec::with_capacity(1);
+        for (nth, (body, theirs)) in shapes.into_iter().enumerate() {
             for taker in theirs.into_iter().filter(|taker| takers.contains(taker)) {
                 let Some((name, partition)) = self.endpoints.get(&taker) else { continue };
-                named.entry(*partition).or_default().push((taker, Arc::clone(name)));
-            }
-            for (partition, takers) in named {
-                let entry = outgoing.entry(partition).or_insert_with(|| OutgoingEvent {
-                    place,
-                    event: Arc::clone(&event),
-                    shapes: Vec::new(),
-                    endpoints: Vec::new(),
+                let found = outgoing.iter().position(|(number, _)| number == partition);
+                let at = found.unwrap_or_else(|| {
+                    outgoing.push((*partition, OutgoingEvent::new(place, &event)));
+                    outgoing.len() - 1
                 });
-                let (endpoints, takers): (Vec<_>, Vec<_>) = takers.into_iter().unzip();
-                entry.endpoints.extend(endpoints);
-                entry.shapes.push(RelayedShape { body: body.clone(), takers });
+                if let Some((_, entry)) = outgoing.get_mut(at) {
+                    entry.add((nth, &body), (taker, Arc::clone(name)));
+                }
             }
         }
         for (number, event) in outgoing {
