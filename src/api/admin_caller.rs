@@ -68,8 +68,10 @@ impl AdminCaller {
         let outcome = async {
             let admin = self.surface.admin.get();
             let admin = admin.ok_or_else(|| {
-                unavailable("walhook waits for its slot, or shares its source with others (run --role): ask the one that holds the slot, \
-                 or change the configuration of all")
+                unavailable(
+                    "walhook waits for its slot, or has just begun: ask the one that holds the slot, \
+                     or, where several share a source (run --role), one that delivers",
+                )
             })?;
             let (outcome_in, outcome) = oneshot::channel();
             let request = AdminRequest { call, who: self.who, outcome: outcome_in };

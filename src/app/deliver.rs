@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::app::all_endpoints;
 use crate::app::deliver::share::ShareStep;
 use crate::app::deliver::share::next_step;
 use crate::app::observation::observer;
@@ -34,7 +35,6 @@ use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::ha::partition_state;
-use crate::ha::shared_source::names_of;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
 use crate::pipeline::process_name::own_name;
@@ -99,6 +99,10 @@ impl App {
         let Self { settings, handles, tasks, .. } = self;
         let state = state_session::open(settings).await?;
         handles.stats.resume(&push_totals::load(&state.client, &settings.postgres.slot).await?);
+        let around = (self.partitions.clone(), self.reloads.1.clone());
+        let started = all_endpoints::start(settings, handles, &state, around, tasks);
+        let (all, calls_in) = Box::pin(started).await?;
+        drop(self.admin.set(calls_in)); // there is one
         drop(state);
         let (observer, session) = observer(settings, handles, None).await?;
         let stop = tasks.stop_token();
@@ -112,8 +116,9 @@ impl App {
         tasks.spawn("the probe of the state", probe);
         let budget = MemoryBudget::new(settings.memory.queued_bytes);
         let snapshots = self.partitions.clone();
-        let common =
-            PartitionContext { broker, budget, share: lanes::share_of(settings), snapshots };
+        let share = lanes::share_of(settings);
+        let count = relay.partitions;
+        let common = PartitionContext { broker, budget, share, snapshots, all, count };
         let membership = Membership {
             settings: settings.clone(),
             relay,
@@ -295,9 +300,7 @@ impl Membership {
         let (hold, stop) = (handles.hold.clone(), tasks.stop_token());
         let owned = OwnedPartition { holding: holding.clone(), hold, stop };
         state.owned.insert(partition, owned);
-        let mut settings = self.settings.clone();
-        let names = names_of(&settings, partition, self.relay.partitions);
-        settings.endpoints.retain(|endpoint| names.contains(&endpoint.name));
+        let settings = self.settings.clone();
         let settled = settled.max(progress.settled);
         let serve =
             Box::pin(serve(settings, handles, self.common.clone(), (holding, settled), tasks));
@@ -313,8 +316,7 @@ impl Membership {
     ) {
         let Some(owned) = state.owned.remove(&partition) else { return };
         owned.hold.lost();
-        self.common.snapshots.ended(partition);
-        for name in names_of(&self.settings, partition, self.relay.partitions) {
+        for name in self.common.snapshots.ended(partition) {
             self.handles.metrics.forget_endpoint(&name);
         }
         if let Err(error) = outcome {
@@ -354,18 +356,21 @@ impl Membership {
 
 /// Serves a partition until it is to stop or something fails.
 async fn serve(
-    settings: Settings,
+    mut settings: Settings,
     handles: SharedHandles,
     common: PartitionContext,
     (holding, settled): (StateOwnership, Option<Position>),
     mut tasks: TaskOwner,
 ) -> anyhow::Result<()> {
     let (writable_in, writable) = watch::channel(true);
+    let starts = common.endpoints_of(holding.partition());
+    settings.endpoints = starts.iter().map(|start| start.endpoint.clone()).collect();
     let session = store::connect_within(&settings.state, store::ANSWER_MAX).await?;
     let writes = (writable_in, handles.state.clone());
     let taken = partition_state::take_up(&settings, session, holding, settled, writes).await;
     let taken = taken.context("cannot read what is known of the partition")?;
-    let started = partition::start(&settings, &handles, common, taken, writable, &mut tasks);
+    let started =
+        partition::start(&settings, &handles, (common, starts), taken, writable, &mut tasks);
     Box::pin(started).await?;
     tasks.run(settings.grace, |_| ()).await
 }

@@ -20,6 +20,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `all_endpoints` | What a worker knows of all endpoints |
 //! | `callbacks` | The callbacks that come in |
 //! | `deliver` | Who delivers for which partitions: `run --role deliver` |
 //! | `ledger_task` | The ledger as a task |
@@ -33,6 +34,7 @@
 //! | `tail` | `walhook tail` |
 //! | `tail_relay` | The tail's end of the broker: `run --role tail` |
 
+mod all_endpoints;
 mod callbacks;
 mod deliver;
 mod ledger_task;

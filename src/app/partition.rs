@@ -6,6 +6,7 @@
 //!               └───── opened ───────────────────▶  │
 //! ```
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,11 +16,14 @@ use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::app::all_endpoints::AllEndpoints;
 use crate::app::ledger_task::OPENED_MAX;
 use crate::app::ledger_task::REPORTS_MAX;
 use crate::app::ledger_task::run_ledger;
 use crate::config::configuration::Settings;
+use crate::config::settings::Endpoint;
 use crate::config::settings::ServerSettings;
+use crate::endpoints::mirror::PartitionMirror;
 use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
@@ -29,6 +33,7 @@ use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::partition::PartitionNumber;
 use crate::ha::state::TakenState;
 use crate::lane::in_flight_total::InFlightTotal;
 use crate::ledger::Ledger;
@@ -62,29 +67,49 @@ pub(super) struct PartitionContext {
     pub(super) share: (usize, InFlightTotal),
     /// Where whoever looks finds the endpoints.
     pub(super) snapshots: PartitionSnapshots,
+    /// All endpoints that there are, of whichever partition.
+    pub(super) all: AllEndpoints,
+    /// How many partitions there are.
+    pub(super) count: NonZeroU16,
 }
 
-/// Builds the stages of a partition, whose endpoints alone `settings` has, and starts them.
+impl PartitionContext {
+    /// The endpoints of a partition as they are now.
+    pub(super) fn endpoints_of(&self, partition: PartitionNumber) -> Vec<InitialEndpoint> {
+        let all = self.all.registry.snapshot();
+        let ours = all.listed.iter().filter(|shown| {
+            PartitionNumber::of_endpoint(&shown.endpoint.name, self.count) == partition
+        });
+        ours.map(|shown| InitialEndpoint {
+            endpoint: Endpoint::clone(&shown.endpoint),
+            origin: shown.origin,
+            is_leaving: shown.is_leaving,
+        })
+        .collect()
+    }
+}
+
+/// Builds the stages of a partition, whose endpoints alone `settings` and `starts` have, and starts them.
 ///
 /// # Errors
 /// An endpoint cannot be built, or the system gives no thread.
 pub(super) async fn start(
     settings: &Settings,
     handles: &SharedHandles,
-    common: PartitionContext,
+    (common, starts): (PartitionContext, Vec<InitialEndpoint>),
     mut taken: TakenState,
     writable: watch::Receiver<bool>,
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let shutdown = ShutdownStages::default();
-    let PartitionContext { broker, budget, share, snapshots } = common;
+    let PartitionContext { broker, budget, share, snapshots, all, count } = common;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (ended_in, _ledger_ended) = oneshot::channel();
+    let buried_in = reports_in.clone();
     let lanes = LaneContext::new(settings, handles, (&budget, &shutdown), reports_in, share);
     let (ways, edits, turns) = UpdateSenders::open();
-    let keep = EndpointStore::new(settings, taken.holding.epoch());
-    let starts = settings.endpoints.iter().map(InitialEndpoint::of_file).collect();
+    let keep = EndpointStore::of_partition(settings, taken.holding.clone());
     let known = (&taken.backlog, taken.states.as_slice());
     let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
     let (registry, orders) = Box::pin(registry).await?;
@@ -92,7 +117,13 @@ pub(super) async fn start(
     let (ahead, parked) = (taken.ahead_of(&snapshot), taken.parked());
     tasks.spawn("the lanes of a partition", registry.run(tasks.stop_token()));
     taken.show(&snapshot, handles);
-    snapshots.begun(taken.holding.partition(), orders.clone());
+    let partition = taken.holding.partition();
+    snapshots.begun(partition, orders.clone());
+    let (lookups_in, lookups) = mpsc::channel(1);
+    let AllEndpoints { registry: all, follow, known } = all;
+    let follow = (follow, known);
+    let mirror = PartitionMirror::new((all, orders.clone()), (partition, count), follow);
+    tasks.spawn("the endpoints of a partition", mirror.run(lookups, tasks.stop_token()));
     let registry: Arc<OnceLock<RegistryHandle>> = Arc::default();
     drop(registry.set(orders)); // there is none yet
     let holding = taken.holding.clone();
@@ -127,7 +158,8 @@ pub(super) async fn start(
     let feed = PartitionFeed::new(NatsStream::new(&broker, name), taken.seen);
     let lacked =
         LackedRows { state: settings.state.clone(), holding, seen: taken.seen, looked: None };
-    let outbox = PumpOutbox::new(opened_in, handles.wal_hold.clone());
+    let outbox = PumpOutbox::new(opened_in, handles.wal_hold.clone()).burying(buried_in);
+    let turns = (turns, lookups_in);
     let pump = RelayPump::new(feed, lacked, outbox, budget, turns, (ahead, parked));
     tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));
     tasks.spawn("the shutdown of a partition", shutdown.follow(tasks.stop_token(), settings.grace));

@@ -37,7 +37,7 @@ impl MetricsScrape {
     }
 
     pub(crate) fn refresh(&self) {
-        let mut snapshots = self.partitions.all();
+        let mut snapshots = self.partitions.served();
         snapshots.extend(self.registry.get().map(RegistryHandle::snapshot));
         let listed = snapshots.iter().flat_map(|snapshot| &snapshot.listed);
         for ListedEndpoint { metrics, lane, paused, .. } in listed {

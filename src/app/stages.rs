@@ -23,15 +23,18 @@ use crate::config::configuration::Settings;
 use crate::endpoints::admin::CALLS_MAX;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
+use crate::endpoints::admin::shared::SharedEndpoints;
 use crate::endpoints::from_table;
 use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
+use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::settlement::LaneReport;
 use crate::ha::role::MemberRole;
 use crate::ha::state::TakenState;
 use crate::pipeline::crash_guard::CrashGuard;
+use crate::pipeline::endpoint_update::KnownVersion;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
 use crate::pipeline::lanes::LaneContext;
@@ -56,17 +59,19 @@ impl App {
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
-        let relay = Box::pin(relay_of(self.role, settings, &mut taken, &reports_in, tasks)).await?;
+        let known = KnownVersion::default();
+        let ways = (&reports_in, known.clone());
+        let relay = Box::pin(relay_of(self.role, settings, &mut taken, ways, tasks)).await?;
         let is_tail = relay.is_some();
         let waits = (&budget, &shutdown);
         let lanes =
             LaneContext::new(settings, handles, waits, reports_in, lanes::share_of(settings));
         let (ways, edits, turns) = UpdateSenders::open();
         let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
+        let (admin, keep) = shared_if(is_tail.then_some(known), settings, &taken, admin);
         let network = &lanes.0.network;
         let known = (taken.holding.clone(), taken.rows.take());
         let keeper = from_table::open(settings, handles, network, known, &mut starts).await?;
-        let keep = EndpointStore::new(settings, taken.holding.epoch());
         // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
         let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
@@ -76,10 +81,8 @@ impl App {
         let (ahead, parked) = (taken.ahead_of(&snapshot), taken.parked());
         tasks.spawn("the lanes", registry.run(tasks.stop_token()));
         let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
-        if !is_tail {
-            let calls_in = administer(admin, orders.clone(), self.reloads.1.clone(), tasks);
-            drop(self.admin.set(calls_in)); // there is one
-        }
+        let calls_in = administer(admin, orders.clone(), self.reloads.1.clone(), tasks);
+        drop(self.admin.set(calls_in)); // there is one
         drop(self.registry.set(orders)); // likewise
         let (settled_in, settled) = watch::channel(None);
         let published = LedgerOutputs::of(handles, self.confirmed.clone(), &taken, settled_in);
@@ -137,7 +140,7 @@ async fn relay_of(
     role: MemberRole,
     settings: &Settings,
     taken: &mut TakenState,
-    reports: &mpsc::Sender<LaneReport>,
+    ways: (&mpsc::Sender<LaneReport>, KnownVersion),
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<Option<RelayOutbox>> {
     let (MemberRole::Tail, Some(relay)) = (role, &settings.relay) else { return Ok(None) };
@@ -145,11 +148,28 @@ async fn relay_of(
     taken.backlog.clear();
     taken.books.clear();
     taken.letters.clear();
-    Ok(Some(opened.start(relay, reports, tasks)))
+    Ok(Some(opened.start(relay, ways, tasks)))
+}
+
+/// What a tail shares with those who deliver, who change endpoints, too.
+fn shared_if(
+    known: Option<KnownVersion>,
+    settings: &Settings,
+    taken: &TakenState,
+    admin: EndpointAdmin,
+) -> (EndpointAdmin, EndpointStore) {
+    let Some(known) = known else {
+        return (admin, EndpointStore::new(settings, taken.holding.epoch()));
+    };
+    let (holding, nothing_served) = (taken.holding.clone(), PartitionSnapshots::default());
+    let follows = mpsc::channel(1).1; // nobody asks
+    let shared =
+        SharedEndpoints::new(settings, known.clone(), Some(holding), nothing_served, follows);
+    (admin.sharing(Some(shared)), EndpointStore::of_member(settings, known))
 }
 
 /// Starts the administration of endpoints. Returns the way to it.
-fn administer(
+pub(super) fn administer(
     admin: EndpointAdmin,
     orders: RegistryHandle,
     reloads: ReloadedSettings,

@@ -15,6 +15,7 @@ use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::flow::settlement::LaneReport;
 use crate::ha::state::TakenState;
+use crate::pipeline::endpoint_update::KnownVersion;
 use crate::pipeline::process_name::own_name;
 use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::relay::broker::BrokerConnection;
@@ -68,10 +69,6 @@ impl TailRelay {
         taken: &TakenState,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            taken.stored.is_empty(),
-            "--role cannot share endpoints of the API yet: remove those that there are, or run without --role"
-        );
         let broker = connect(relay, stop).await?;
         let session = store::connect(&settings.state).await?;
         let slot = Arc::clone(taken.holding.slot());
@@ -110,7 +107,7 @@ impl TailRelay {
     pub(super) fn start(
         self,
         relay: &RelaySettings,
-        reports: &mpsc::Sender<LaneReport>,
+        (reports, known): (&mpsc::Sender<LaneReport>, KnownVersion),
         tasks: &mut TaskOwner,
     ) -> RelayOutbox {
         let (mut ways, mut told) = (Vec::new(), Vec::new());
@@ -135,7 +132,7 @@ impl TailRelay {
             told,
         };
         tasks.spawn("what the partitions have settled", follow.run(tasks.stop_token()));
-        RelayOutbox::new(relay.partitions, ways.into_iter(), reports.clone())
+        RelayOutbox::new(relay.partitions, ways.into_iter(), reports.clone(), known)
     }
 }
 

@@ -152,14 +152,13 @@ fn unshareable(settings: &Settings, role: MemberRole) -> Option<&'static str> {
     }
     let reads = |rule: &EventRule| rule.on.read;
     [
-        (settings.relay.is_none(), "--role needs a broker: name it in [relay], or run without --role"),
+        (
+            settings.relay.is_none(),
+            "--role needs a broker: name it in [relay], or run without --role",
+        ),
         (
             settings.endpoints_from.is_some(),
             "--role cannot share the endpoints of [endpoints_from] yet: run without --role",
-        ),
-        (
-            settings.run_time.is_wanted(),
-            "--role cannot share endpoints of the API yet: leave [endpoints] out, or run without --role",
         ),
         (
             settings.events.iter().any(reads),

@@ -1,5 +1,6 @@
 //! What whoever has the slot does about the partitions that others deliver for, before it reads anything.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -10,11 +11,33 @@ use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::pipeline::process_name::own_name;
 use crate::store::SqlSession;
+use crate::store::endpoints;
+use crate::store::endpoints::StoredEndpoint;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
 use crate::store::partition_leases::PartitionRow;
 use crate::store::progress;
+use crate::store::shared_endpoints;
 use crate::store::state_error::StateError;
+
+/// The partitions of a source, the endpoints that are stored, and how far each endpoint has come.
+type TakenPartitions = (Vec<PartitionRow>, Vec<StoredEndpoint>, Vec<(Arc<str>, Position)>);
+
+/// [`bring_in_line`], and what is so then: until then members may have changed endpoints.
+///
+/// # Errors
+/// As that, or that the rows could not be read.
+pub(crate) async fn take_up(
+    settings: &Settings,
+    session: &mut SqlSession,
+    source: &StateOwnership,
+    (wanted, known): (Option<NonZeroU16>, &BTreeSet<Arc<str>>),
+) -> Result<TakenPartitions, StateError> {
+    let partitions = bring_in_line(settings, session, source, (wanted, known)).await?;
+    let stored = endpoints::load(&session.client, source.slot()).await?;
+    let fronts = fronts(session, known, &partitions, (source.slot(), wanted)).await?;
+    Ok((partitions, stored, fronts))
+}
 
 /// Brings the partitions in line with who has the slot: `wanted` are those of a tail, `None` is a walhook that
 /// delivers itself. What was given out under another number is called back, and waited for; so is what nobody has
@@ -22,17 +45,19 @@ use crate::store::state_error::StateError;
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
-pub(crate) async fn bring_in_line(
+async fn bring_in_line(
     settings: &Settings,
     session: &mut SqlSession,
     source: &StateOwnership,
-    wanted: Option<NonZeroU16>,
+    (wanted, endpoints): (Option<NonZeroU16>, &BTreeSet<Arc<str>>),
 ) -> Result<Vec<PartitionRow>, StateError> {
     let client = &mut session.client;
+    // From here on whoever is alone hears of all changes, or members do.
+    shared_endpoints::begin(client, source, wanted.is_some()).await?;
     let stored = partition_leases::source(client, source.slot()).await?;
     let stored = stored.and_then(|(count, ..)| NonZeroU16::new(count?));
     if let Some(stored) = stored.filter(|stored| Some(*stored) != wanted) {
-        let of = |partition| names_of(settings, partition, stored);
+        let of = |partition| names_of(endpoints, partition, stored);
         let given = |row: &PartitionRow| !row.at_source || row.is_leased || row.settled.is_some();
         let rows = partition_leases::rows(client, source.slot()).await?;
         let given: Vec<PartitionNumber> =
@@ -52,7 +77,7 @@ pub(crate) async fn bring_in_line(
     let unowned = rows.iter().filter(|row| row.is_unowned(patience)).map(|row| row.partition);
     let unowned: Vec<PartitionNumber> = unowned.collect();
     if !unowned.is_empty() {
-        let of = |partition| names_of(settings, partition, wanted);
+        let of = |partition| names_of(endpoints, partition, wanted);
         partition_leases::recall(client, source, &own_name(), &unowned, of).await?;
         rows = partition_leases::rows(client, source.slot()).await?;
         for row in rows.iter_mut().filter(|row| unowned.contains(&row.partition)) {
@@ -66,14 +91,14 @@ pub(crate) async fn bring_in_line(
     Ok(rows)
 }
 
-/// The endpoints of a partition, where there are `count` of them.
-pub(crate) fn names_of(
-    settings: &Settings,
+/// Those of the endpoints that a partition has, where there are `count` of them.
+fn names_of(
+    endpoints: &BTreeSet<Arc<str>>,
     partition: PartitionNumber,
     count: NonZeroU16,
 ) -> Vec<Arc<str>> {
-    let names = settings.endpoints.iter().map(|endpoint| &endpoint.name);
-    let ours = names.filter(|name| PartitionNumber::of_endpoint(name, count) == partition);
+    let ours =
+        endpoints.iter().filter(|name| PartitionNumber::of_endpoint(name, count) == partition);
     ours.map(Arc::clone).collect()
 }
 
@@ -81,9 +106,9 @@ pub(crate) fn names_of(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub(crate) async fn fronts(
+async fn fronts(
     session: &SqlSession,
-    settings: &Settings,
+    endpoints: &BTreeSet<Arc<str>>,
     rows: &[PartitionRow],
     (slot, count): (&str, Option<NonZeroU16>),
 ) -> Result<Vec<(Arc<str>, Position)>, StateError> {
@@ -92,7 +117,7 @@ pub(crate) async fn fronts(
     let mut furthest: HashMap<Arc<str>, Position> = fronts.into_iter().collect();
     for row in rows {
         let Some(before) = row.settled.map(Position::next) else { continue };
-        for name in names_of(settings, row.partition, count) {
+        for name in names_of(endpoints, row.partition, count) {
             let front = furthest.entry(name).or_insert(before);
             *front = before.max(*front);
         }

@@ -1,6 +1,7 @@
 //! What walhook remembers, taken up at the start: the right to write it, how far it had come, and
 //! what had been settled beyond that.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -197,13 +198,12 @@ pub(crate) async fn take(
     SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
     rename(settings, &mut session, &holding).await?;
     let stored = endpoints::load(&session.client, slot).await?;
-    let others = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
-    let others = others.chain(stored.iter().map(|stored| Arc::from(stored.name.as_str())));
-    let others = others.collect();
+    let others = names(settings, &stored);
     let rows = row_ids::take_over(settings, &mut session.client, &holding, &others).await?;
-    let partitions = shared_source::bring_in_line(settings, &mut session, &holding, shared).await?;
+    let known = (shared, &others);
+    let (partitions, stored, fronts) =
+        shared_source::take_up(settings, &mut session, &holding, known).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
-    let fronts = shared_source::fronts(&session, settings, &partitions, (slot, shared)).await?;
     let moving = backfill_moves::watched(&session.client, slot).await?;
     let waiting = backlog_sizes::sizes(&session.client, slot).await?;
     let states = endpoint_states::load(&session.client, slot).await?;
@@ -246,6 +246,12 @@ pub(crate) async fn take(
         moving,
         partitions,
     })
+}
+
+/// The endpoints of the file, and those of the API.
+fn names(settings: &Settings, stored: &[StoredEndpoint]) -> BTreeSet<Arc<str>> {
+    let of_file = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
+    of_file.chain(stored.iter().map(|stored| Arc::from(stored.name.as_str()))).collect()
 }
 
 /// An endpoint and what waits for it.

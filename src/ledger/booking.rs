@@ -119,7 +119,9 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             lock(&self.live).enter(index, &account.name, &account.metrics);
             self.endpoints.insert(index, account);
         }
-        self.names.announce(edit.edition, edit.serving);
+        if !edit.serving.rules.is_empty() {
+            self.names.announce(edit.edition, edit.serving);
+        }
         edit.known
     }
 

@@ -16,7 +16,7 @@ use crate::flow::watermark::EndpointsVersion;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServingEndpoints {
     pub endpoints: Vec<EndpointIndex>,
-    /// Of each event rule: its table, and who takes all of its events.
+    /// Of each event rule: its table, and who takes all of its events. None where no notes come that would need them.
     pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,
 }
 

@@ -2,6 +2,9 @@
 //! has changed.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
@@ -23,6 +26,10 @@ pub(crate) struct EndpointUpdate {
     pub(crate) takers: Vec<(EndpointIndex, Arc<Endpoint>)>,
     /// All that there are, to be counted for.
     pub(crate) counted: Vec<(EndpointIndex, Arc<str>)>,
+    /// Those of them that the configuration file does not have.
+    pub(crate) made: Vec<EndpointIndex>,
+    /// Endpoints that there were: what still comes for them becomes dead letters.
+    pub(crate) buried: Vec<(EndpointIndex, Arc<str>)>,
     /// Lanes that are new.
     pub(crate) opened: Vec<(EndpointIndex, LaneSender)>,
     /// Endpoints that are no more: their lanes get nothing after what they have got.
@@ -66,4 +73,59 @@ pub(crate) struct RefreshRequest {
     pub(crate) rows: ChangedRows,
     /// Told when the endpoints are as it left them.
     pub(crate) done: oneshot::Sender<()>,
+}
+
+/// How much a member knows of the endpoints that several change: each change has a number. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownVersion(Arc<KnownCounters>);
+
+#[derive(Debug, Default)]
+struct KnownCounters {
+    version: AtomicI64,
+    /// What events say that are routed from here on.
+    stamp: AtomicI64,
+    is_outrun: AtomicBool,
+}
+
+impl KnownVersion {
+    pub(crate) fn get(&self) -> i64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
+    /// Everything up to this one holds here.
+    pub(crate) fn set(&self, version: i64) {
+        self.0.version.store(version, Ordering::Release);
+        self.stamp(version);
+    }
+
+    /// Whoever delivers has to know as much of what is routed from here on.
+    pub(crate) fn stamp(&self, version: i64) {
+        self.0.stamp.fetch_max(version, Ordering::AcqRel);
+    }
+
+    pub(super) fn stamped(&self) -> i64 {
+        self.0.stamp.load(Ordering::Acquire)
+    }
+
+    /// Whether another member was quicker than the last change.
+    pub(crate) fn outrun(&self, is_outrun: bool) {
+        self.0.is_outrun.store(is_outrun, Ordering::Relaxed);
+    }
+
+    /// Whether one was, since it was asked the last time.
+    pub(crate) fn was_outrun(&self) -> bool {
+        self.0.is_outrun.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// An event has come that was routed by what its partition's owner does not know: others have made, changed or
+/// removed endpoints.
+#[derive(Debug)]
+pub(crate) struct EndpointLookup {
+    /// Those that are not known.
+    pub(crate) names: Vec<Arc<str>>,
+    /// How much has to be known.
+    pub(crate) version: i64,
+    /// Told when it is known what each of them is, or why one cannot be served.
+    pub(crate) done: oneshot::Sender<Result<(), String>>,
 }

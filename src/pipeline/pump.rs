@@ -238,7 +238,7 @@ impl EventPump {
         }
         self.router.serve(turn.takers.iter().map(|(index, endpoint)| (*index, &**endpoint)));
         if let Some(relay) = &mut self.outbox.relay {
-            relay.know(&turn.counted);
+            relay.know(&turn.counted, &turn.made);
         }
         self.books.keep_for(turn.counted);
         for (index, lane) in turn.opened {

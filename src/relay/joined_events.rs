@@ -18,11 +18,11 @@ impl JoinedEvents {
         &mut self,
         outgoing: OutgoingEvent,
     ) -> Result<Option<Self>, RelayInterruption> {
-        let OutgoingEvent { place, event, shapes, .. } = &outgoing;
+        let OutgoingEvent { place, event, shapes, made, known, .. } = &outgoing;
         let before = self.payload.len();
-        message::encode(event, *place, shapes, &mut self.payload).map_err(|cause| {
-            RelayInterruption::Unsendable { event: event.id.to_string(), cause }
-        })?;
+        message::encode(event, (*place, shapes), (made, *known), &mut self.payload).map_err(
+            |cause| RelayInterruption::Unsendable { event: event.id.to_string(), cause },
+        )?;
         if before > 0 && self.payload.len() > JOINED_BYTES {
             let payload = self.payload.split_off(before);
             return Ok(Some(Self { payload, events: vec![outgoing] }));

@@ -83,6 +83,10 @@ pub(crate) struct RelayedEvent {
     pub(crate) takers: Vec<Arc<str>>,
     /// Those who get it in another shape are among `takers`, too.
     pub(crate) others: Vec<RelayedShape>,
+    /// Those of the takers that no configuration file has: its owner may not know them yet, or not any more.
+    pub(crate) made: Vec<Arc<str>>,
+    /// How much its owner has to know of the endpoints that several members change.
+    pub(crate) known: i64,
 }
 
 /// All of an event but its bodies. Its texts stay where they are: most of them are looked at once.
@@ -108,6 +112,10 @@ struct WireEvent<'a> {
     facts: Vec<(WireText<'a>, WireText<'a>)>,
     write_back: Option<WireRow<'a>>,
     shapes: Vec<WireShape<'a>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    made: Vec<WireText<'a>>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    known: i64,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -136,14 +144,15 @@ impl<'a> From<&'a str> for WireText<'a> {
     }
 }
 
-/// Appends the event to the payload of a message.
+/// Appends the event to the payload of a message. `made`: the takers that no configuration file has; `known`: how much
+/// their owner has to know of the endpoints that several members change.
 ///
 /// # Errors
 /// Its body is larger than can be kept anywhere.
 pub(crate) fn encode(
     event: &Event,
-    place: MessagePlace,
-    shapes: &[RelayedShape],
+    (place, shapes): (MessagePlace, &[RelayedShape]),
+    (made, known): (&[Arc<str>], i64),
     payload: &mut Vec<u8>,
 ) -> Result<(), MessageError> {
     let mut bodies = Vec::with_capacity(shapes.len());
@@ -156,7 +165,9 @@ pub(crate) fn encode(
     }
     let start = payload.len();
     payload.extend_from_slice(&[0; LENGTH_BYTES]);
-    serde_json::to_writer(&mut *payload, &wire_event(event, place, wire))?;
+    let made = made.iter().map(|name| WireText::from(&**name)).collect();
+    let wire = WireEvent { made, known, ..wire_event(event, place, wire) };
+    serde_json::to_writer(&mut *payload, &wire)?;
     let length = payload.len() - start - LENGTH_BYTES;
     let length = u32::try_from(length).map_err(|_| MessageError::TooLarge)?;
     let place_of_length = payload.get_mut(start..start + LENGTH_BYTES);
@@ -208,7 +219,15 @@ fn wire_event<'a>(
         facts: facts.collect(),
         write_back,
         shapes,
+        made: Vec::new(),
+        known: 0,
     }
+}
+
+/// Nobody shares endpoints, or none were changed.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_zero(known: &i64) -> bool {
+    *known == 0
 }
 
 /// The events of a payload that is whole; `place` is that of the last one.
@@ -267,10 +286,11 @@ fn decode_event(
     let others: Vec<RelayedShape> = shapes.collect();
     let more = others.iter().flat_map(|shape| shape.takers.iter().cloned());
     let takers = first.takers.into_iter().chain(more).collect();
-    let rule = wire.rule;
+    let (rule, known) = (wire.rule, wire.known);
+    let made = wire.made.iter().map(|WireText(name)| Arc::from(&**name)).collect();
     let event = Box::new(event_of(wire, first.body, before.map(|before| &*before.event))?);
     let place = MessagePlace::of(event.position, RuleIndex(rule.into()));
-    Ok(RelayedEvent { place, event, takers, others })
+    Ok(RelayedEvent { place, event, takers, others, made, known })
 }
 
 fn event_of(
@@ -376,7 +396,7 @@ mod tests {
             let shapes = [shape(&sent.body, "crm"), shape(&other, "erp")];
             let mut payload = Vec::new();
             for rule in 0..count {
-                encode(&sent, place(&sent, rule), &shapes, &mut payload).unwrap();
+                encode(&sent, (place(&sent, rule), &shapes), (&["erp".into()], 7), &mut payload).unwrap();
             }
             let all = decode(Bytes::from(payload), place(&sent, count - 1)).unwrap();
             prop_assert_eq!(all.len(), count);
@@ -384,6 +404,7 @@ mod tests {
                 prop_assert_eq!(got.place, place(&sent, rule));
                 prop_assert_eq!(&*got.takers, &["crm".into(), "erp".into()]);
                 prop_assert_eq!(got.others.len(), 1);
+                prop_assert_eq!((&*got.made, got.known), (&["erp".into()][..], 7));
                 let mut got = *got.event;
                 got.sequence = sent.sequence;
                 prop_assert_eq!(format!("{got:?}"), format!("{sent:?}"));
@@ -400,7 +421,7 @@ mod tests {
             let sent = event(1, EventKeys::NONE, "x");
             let shape = RelayedShape { body: sent.body.clone(), takers: vec!["crm".into()] };
             let mut bytes = Vec::new();
-            encode(&sent, place(&sent, 0), &[shape], &mut bytes).unwrap();
+            encode(&sent, (place(&sent, 0), &[shape]), (&[], 0), &mut bytes).unwrap();
             bytes.truncate(bytes.len() - 1 - cut.min(bytes.len() - 1));
             prop_assert!(decode(Bytes::from(bytes), place(&sent, 0)).is_err());
         }
@@ -411,7 +432,7 @@ mod tests {
         let sent = event(1, EventKeys::NONE, &"x".repeat(PIECE_BYTES * 2));
         let shape = RelayedShape { body: sent.body.clone(), takers: vec!["crm".into()] };
         let mut payload = Vec::new();
-        encode(&sent, place(&sent, 0), &[shape], &mut payload).unwrap();
+        encode(&sent, (place(&sent, 0), &[shape]), (&[], 0), &mut payload).unwrap();
         let pieces: Vec<Bytes> = pieces(&Bytes::from(payload)).collect();
         assert!(pieces.len() >= 3 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
         let whole = Bytes::from(pieces.concat());
@@ -423,7 +444,7 @@ mod tests {
         let sent = event(1, EventKeys::NONE, "x");
         let shape = RelayedShape { body: sent.body.clone(), takers: vec!["crm".into()] };
         let mut payload = Vec::new();
-        encode(&sent, place(&sent, 4), &[shape], &mut payload).unwrap();
+        encode(&sent, (place(&sent, 4), &[shape]), (&[], 0), &mut payload).unwrap();
         let length = usize::try_from(u32::from_be_bytes(payload[..4].try_into().unwrap())).unwrap();
         let mut head: serde_json::Value = serde_json::from_slice(&payload[4..4 + length]).unwrap();
         head["version"] = 1.into();

@@ -25,14 +25,19 @@ pub(crate) struct OutgoingEvent {
     pub(crate) shapes: Vec<RelayedShape>,
     /// The takers of all shapes, as the tail counts them.
     pub(crate) endpoints: Vec<EndpointIndex>,
+    /// The takers that no configuration file has.
+    pub(crate) made: Vec<Arc<str>>,
+    /// How much its owner has to know of the endpoints that several members change.
+    pub(crate) known: i64,
     /// Which of the event's shapes the last one here is.
     last_shape: Option<usize>,
 }
 
 impl OutgoingEvent {
-    pub(crate) fn new(place: MessagePlace, event: &Arc<Event>) -> Self {
-        let event = Arc::clone(event);
-        Self { place, event, shapes: Vec::new(), endpoints: Vec::new(), last_shape: None }
+    pub(crate) fn new(place: MessagePlace, event: &Arc<Event>, known: i64) -> Self {
+        let (event, made) = (Arc::clone(event), Vec::new());
+        let (shapes, endpoints) = (Vec::new(), Vec::new());
+        Self { place, event, shapes, endpoints, made, known, last_shape: None }
     }
 
     /// Adds one that takes the event in its shape with this number. Shapes come in order.

@@ -52,6 +52,13 @@ impl SlotOwnership {
         Self { shared: Arc::new(shared) }
     }
 
+    /// That of one who delivers nothing and only tries endpoints, which takes no right.
+    pub(crate) fn of_trials() -> Self {
+        let until = AtomicU64::new(u64::MAX);
+        let shared = OwnershipShared { lease: LEASE_MAX, until, server_pid: Mutex::new(None) };
+        Self { shared: Arc::new(shared) }
+    }
+
     pub(crate) fn lease(&self) -> Duration {
         self.shared.lease
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use crate::flow::partition::PartitionNumber;
 use crate::flow::time::Timestamp;
 use crate::store::endpoints::fenced;
 use crate::store::sql::SqlParams;
@@ -35,10 +36,20 @@ pub(crate) struct EndpointState {
 /// # Errors
 /// That the rows could not be read.
 pub(crate) async fn load(client: &Client, slot: &str) -> Result<Vec<EndpointState>, StateError> {
+    load_since(client, slot, -1).await
+}
+
+/// What has changed since a version of the endpoints.
+pub(super) async fn load_since(
+    client: &Client,
+    slot: &str,
+    since: i64,
+) -> Result<Vec<EndpointState>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
+    params.put(Type::INT8, since);
     let query = "SELECT endpoint, paused_at, paused_by, target FROM walhook.endpoint_states
-                  WHERE slot = $1";
+                  WHERE slot = $1 AND version > $2";
     let rows = client.query_typed(query, &params.list()).await?;
     rows.iter()
         .map(|row| {
@@ -109,11 +120,11 @@ pub(crate) async fn resume(
 /// Remembers where endpoints point, all of them in one statement.
 ///
 /// # Errors
-/// That the statement failed. A walhook that has lost the slot writes nothing.
+/// That the statement failed. A walhook that has lost the slot or the partition writes nothing.
 pub(crate) async fn remember_targets(
     client: &Client,
     slot: &str,
-    epoch: i64,
+    (partition, epoch): (PartitionNumber, i64),
     targets: &[(Arc<str>, i32)],
 ) -> Result<(), StateError> {
     if targets.is_empty() {
@@ -124,10 +135,11 @@ pub(crate) async fn remember_targets(
     params.put(Type::INT8, epoch);
     params.column(Type::TEXT_ARRAY, targets.iter().map(|(name, _)| &**name));
     params.column(Type::INT4_ARRAY, targets.iter().map(|(_, target)| *target));
+    params.put(Type::INT4, partition.raw());
     let query = "INSERT INTO walhook.endpoint_states (slot, endpoint, target)
          SELECT p.slot, t.endpoint, t.target
            FROM walhook.progress p, unnest($3::text[], $4::int[]) AS t (endpoint, target)
-          WHERE p.slot = $1 AND p.partition = 0 AND p.epoch = $2
+          WHERE p.slot = $1 AND p.partition = $5 AND p.epoch = $2
          ON CONFLICT (slot, endpoint) DO UPDATE SET target = excluded.target";
     client.execute_typed(query, &params.list()).await?;
     Ok(())

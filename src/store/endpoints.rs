@@ -27,7 +27,7 @@ pub struct StoredEndpoint {
     pub updated_by: String,
 }
 
-const COLUMNS: &str = "name, settings, sealed_secrets, enabled, created_at, created_by, \
+pub(super) const COLUMNS: &str = "name, settings, sealed_secrets, enabled, created_at, created_by, \
                        updated_at, updated_by";
 
 /// All endpoints of a slot, by name.
@@ -114,7 +114,7 @@ pub(crate) fn fenced(slot: &str) -> StateError {
     StateError::Fenced { slot: slot.to_owned(), holder: "another walhook".to_owned() }
 }
 
-fn endpoint(row: &Row) -> Result<StoredEndpoint, StateError> {
+pub(super) fn endpoint(row: &Row) -> Result<StoredEndpoint, StateError> {
     Ok(StoredEndpoint {
         name: read(row, "name")?,
         settings: read(row, "settings")?,

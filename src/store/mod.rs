@@ -54,6 +54,7 @@
 //! | `sealed_secret` | Seals what must not be readable in the database |
 //! | `seen_values` | Values that events were raised with, for as long as their `dedupe` remembers them |
 //! | `session` | Sessions with PostgreSQL: from a URL to a connection that is watched |
+//! | `shared_endpoints` | Endpoints that several members of a source change |
 //! | `slot_owner` | Which configuration a slot belongs to, as far as it can be told from its events |
 //! | `source_members` | Who delivers for a source, and what each has |
 //! | `sql` | How walhook's words become SQL values and back, and what a statement takes as parameters |
@@ -97,6 +98,7 @@ pub(crate) mod row_change;
 pub(crate) mod sealed_secret;
 pub(crate) mod seen_values;
 pub(crate) mod session;
+pub(crate) mod shared_endpoints;
 pub(crate) mod slot_owner;
 pub(crate) mod source_members;
 mod sql;

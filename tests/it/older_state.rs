@@ -63,7 +63,7 @@ async fn restored(receiver: &Receiver) -> (Database, Sql) {
 }
 
 /// The columns that newer versions have added, as `-` takes them away.
-const NEWER: &str = "'{partition,partitions,member,lease_until,at_source,rewind}'::text[]";
+const NEWER: &str = "'{partition,partitions,member,lease_until,at_source,rewind,version}'::text[]";
 
 /// All rows, without the columns that the newer version has added.
 async fn rows(sql: &Sql) -> BTreeMap<&'static str, String> {

@@ -6,6 +6,7 @@ mod broker_losses;
 mod endpoints;
 mod kills;
 mod refusals;
+mod run_time_endpoints;
 mod state_away;
 mod takeovers;
 

@@ -96,6 +96,33 @@ pub(crate) enum AdminCall {
     },
 }
 
+impl AdminCall {
+    /// Whether it changes which endpoints there are, or what they are.
+    pub(crate) fn changes_endpoints(&self) -> bool {
+        match self {
+            Self::Create { .. }
+            | Self::Replace { .. }
+            | Self::Patch { .. }
+            | Self::Delete { .. }
+            | Self::Switch { .. }
+            | Self::Pause { .. }
+            | Self::Rename { .. }
+            | Self::TryNow { .. }
+            | Self::Rotate { .. }
+            | Self::WebhookConfig { .. }
+            | Self::WebhookUpdate { .. } => true,
+            Self::List { .. }
+            | Self::Show { .. }
+            | Self::Test { .. }
+            | Self::Check
+            | Self::EventTypes
+            | Self::Try { .. }
+            | Self::WebhookList
+            | Self::WebhookTest { .. } => false,
+        }
+    }
+}
+
 /// Of which event a test is; without a type, of any that the endpoint takes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, ToSchema)]
 pub(crate) struct TestWish {

@@ -12,24 +12,28 @@
 //! | `address` | Judges the addresses of an endpoint when it is saved |
 //! | `admit` | Whether an endpoint can be served and may be changed here |
 //! | `examine` | Looks without touching |
+//! | `follow` | What other members have changed holds here as well |
 //! | `pause` | A pause, the end of a 410, a try at once |
 //! | `probe` | Sends a test event |
 //! | `record` | One endpoint as its maker wrote it, and how that is stored |
 //! | `reload` | The configuration was read again |
 //! | `rename` | Another name for an endpoint |
 //! | `rotation` | Secrets that take the place of others |
+//! | `shared` | What a member knows of the endpoints that others change, too |
 //! | `view` | How endpoints are shown |
 //! | `webhook_api` | `wechat-messages`'s documents |
 
 mod address;
 mod admit;
 mod examine;
+mod follow;
 mod pause;
 mod probe;
 pub(crate) mod record;
 mod reload;
 mod rename;
 mod rotation;
+pub(crate) mod shared;
 mod view;
 mod webhook_api;
 
@@ -44,8 +48,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value as Json;
 use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::answers::admin_answer::AdminAnswer;
@@ -63,6 +69,8 @@ use crate::config::configuration::Settings;
 use crate::endpoints::admin::record::EndpointRecord;
 use crate::endpoints::admin::record::RecordSeal;
 use crate::endpoints::admin::record::set;
+use crate::endpoints::admin::shared::LOOK_EVERY;
+use crate::endpoints::admin::shared::SharedEndpoints;
 use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::change::EndpointChange;
@@ -98,6 +106,8 @@ pub(crate) struct EndpointAdmin {
     records: BTreeMap<String, EndpointRecord>,
     /// Rows that were sealed with a key that is not the first any more.
     stale: Vec<String>,
+    /// `None`: nobody else changes them.
+    shared: Option<SharedEndpoints>,
 }
 
 impl EndpointAdmin {
@@ -140,9 +150,23 @@ impl EndpointAdmin {
         }
         let metrics = handles.metrics.clone();
         Ok((
-            Self { settings: settings.clone(), current, clock, metrics, seal, records, stale },
+            Self {
+                settings: settings.clone(),
+                current,
+                clock,
+                metrics,
+                seal,
+                records,
+                stale,
+                shared: None,
+            },
             starts,
         ))
+    }
+
+    /// Other members change endpoints, too.
+    pub(crate) fn sharing(self, shared: Option<SharedEndpoints>) -> Self {
+        Self { shared, ..self }
     }
 
     /// Answers until `stop`. It cannot fail: the signature is that of a task.
@@ -154,12 +178,17 @@ impl EndpointAdmin {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut probes: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
-        for name in std::mem::take(&mut self.stale) {
+        // Once is enough: whoever has the slot does it.
+        let keeps_secrets = self.shared.as_ref().is_none_or(SharedEndpoints::has_slot);
+        for name in std::mem::take(&mut self.stale).into_iter().filter(|_| keeps_secrets) {
             self.seal_anew(&orders, &name).await;
         }
         let mut not_before = Instant::now();
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let expiry = self.next_expiry().map(|wait| (Instant::now() + wait).max(not_before));
+            let expiry = self.next_expiry().filter(|_| keeps_secrets);
+            let expiry = expiry.map(|wait| (Instant::now() + wait).max(not_before));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -175,9 +204,28 @@ impl EndpointAdmin {
                         () = stop.cancelled() => return Ok(()),
                     }
                 }
+                Some(done) = asked_to_follow(&mut self.shared) => {
+                    let followed = tokio::select! {
+                        followed = self.follow(&orders) => followed,
+                        () = stop.cancelled() => return Ok(()),
+                    };
+                    match followed {
+                        Ok(()) => drop(done.send(())),
+                        Err(error) => shared::tell_unfollowed(&error),
+                    }
+                }
+                _ = looks.tick(), if self.shared.is_some() => {
+                    let followed = tokio::select! {
+                        followed = self.follow(&orders) => followed,
+                        () = stop.cancelled() => return Ok(()),
+                    };
+                    if let Err(error) = followed {
+                        shared::tell_unfollowed(&error);
+                    }
+                }
                 Some(AdminRequest { call, who, outcome }) = calls.recv() => {
                     let answer = tokio::select! {
-                        answer = self.answer(&orders, call, &who, probes.len()) => answer,
+                        answer = Box::pin(self.answer(&orders, call, &who, probes.len())) => answer,
                         () = stop.cancelled() => return Ok(()),
                     };
                     match answer {
@@ -197,7 +245,7 @@ impl EndpointAdmin {
         }
     }
 
-    async fn answer(
+    async fn answer_alone(
         &mut self,
         orders: &RegistryHandle,
         call: AdminCall,
@@ -206,7 +254,9 @@ impl EndpointAdmin {
     ) -> AdminResult {
         // What has been removed entirely since the last time.
         let snapshot = orders.snapshot();
-        self.records.retain(|name, record| !record.is_leaving || snapshot.find(name).is_some());
+        if self.shared.is_none() {
+            self.records.retain(|name, record| !record.is_leaving || snapshot.find(name).is_some());
+        }
         let outcome = match call {
             AdminCall::List { page } => Ok(AdminAnswer::Endpoints(self.list(orders, &page))),
             AdminCall::Show { name } => self.show(orders, &name),
@@ -418,6 +468,14 @@ enum AdminResult {
     Answer(BoxFuture<'static, AdminOutcome>),
 }
 
+/// Waits until somebody wants to know what other members have changed.
+async fn asked_to_follow(shared: &mut Option<SharedEndpoints>) -> Option<oneshot::Sender<()>> {
+    match shared {
+        Some(shared) => shared.follows.recv().await,
+        None => None,
+    }
+}
+
 fn room_for(probes: usize) -> Result<(), AdminRefusal> {
     if probes < PROBES_MAX {
         return Ok(());
@@ -468,12 +526,13 @@ fn require_object(document: &Json) -> Result<(), AdminRefusal> {
 fn refused(error: RegistryError) -> AdminRefusal {
     let status = match &error {
         RegistryError::NameTaken { .. }
+        | RegistryError::Outrun
         | RegistryError::NotRenamed { .. }
         | RegistryError::Leaving { .. }
         | RegistryError::TooMany { .. } => 409,
         RegistryError::Unknown { .. } => 404,
         RegistryError::Unusable(_) => 422,
-        RegistryError::Unsaved(_) | RegistryError::Stopping => 503,
+        RegistryError::Unsaved(_) | RegistryError::NotShared(_) | RegistryError::Stopping => 503,
     };
     let text = format!("{:#}", anyhow::Error::new(error));
     AdminRefusal::new(status, text)

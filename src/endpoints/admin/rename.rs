@@ -25,6 +25,13 @@ impl EndpointAdmin {
         who: &str,
     ) -> AdminOutcome {
         self.require_own_name(orders, name, to)?;
+        if self.shared.is_some() {
+            let detail = format!(
+                "members share the endpoints by their names, and {name} keeps its own: make another one and remove \
+                 this, or rename it while one `walhook run` has the slot alone"
+            );
+            return Err(AdminRefusal::new(409, detail));
+        }
         let mut record = self.own(orders, name)?.clone();
         set(&mut record.document, "name", Json::from(to));
         let endpoint = self.checked(&record).await?;

@@ -22,6 +22,7 @@ use crate::api::requests::endpoint_calls::AdminOutcome;
 use crate::api::requests::endpoint_calls::AdminRefusal;
 use crate::api::requests::endpoint_pages::EndpointPage;
 use crate::api::requests::field_kinds::IsoTime;
+use crate::api::surface::EndpointView;
 use crate::config::api_document;
 use crate::config::sections::run_time_endpoints::WebhookApi;
 use crate::endpoints::admin::EndpointAdmin;
@@ -60,7 +61,16 @@ impl EndpointAdmin {
     }
 
     fn shown(&self, shown: &ListedEndpoint) -> ShownEndpoint {
-        let view = shown.view();
+        // Whoever delivers to it knows more of it.
+        let served = self.shared.as_ref().map(|shared| shared.partitions().served());
+        let served = served.unwrap_or_default();
+        let found = served.iter().find_map(|snapshot| snapshot.find(&shown.endpoint.name));
+        let (known, shown) = (shown.view(), found.unwrap_or(shown));
+        // What is written down is known here first.
+        let view = match shown.view() {
+            view if matches!(view.state, "gone" | "refused") => view,
+            view => EndpointView { state: known.state, paused: known.paused, ..view },
+        };
         let counts = shown.lane.counts();
         let record = self.records.get(&*view.name);
         let endpoint = match record {

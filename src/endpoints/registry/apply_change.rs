@@ -13,10 +13,11 @@ use crate::endpoints::registry::RequestResult;
 use crate::endpoints::registry::change::ChangePlan;
 use crate::endpoints::registry::change::EndpointChange;
 use crate::endpoints::registry::change::PlanStep;
-use crate::endpoints::registry::change::RegistryError;
+use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::endpoints::registry::target;
 use crate::flow::settlement::EndpointIndex;
 use crate::lane::message::LaneChange;
+use crate::lane::sender::LaneSender;
 use crate::lane::settings::LaneSettings;
 use crate::store::endpoints::StoredEndpoint;
 
@@ -40,7 +41,7 @@ impl EndpointRegistry {
         let saved = match save {
             Some(row) => match self.keep.save(&row).await {
                 Ok(row) => Some(row),
-                Err(error) => return Ok(Err(RegistryError::Unsaved(Box::new(error)))),
+                Err(error) => return Ok(Err(error)),
             },
             None => None,
         };
@@ -55,11 +56,7 @@ impl EndpointRegistry {
             match step {
                 PlanStep::Add { endpoint, origin } => {
                     let is_enabled = endpoint.enabled;
-                    // One of this name that was there before may have left some.
-                    let letters = self.keep.letters(&endpoint.name).await;
-                    let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
-                    metrics.dead_letters.set(letters);
-                    let (index, lane) = self.add(endpoint, origin);
+                    let (index, lane) = self.add_counted(endpoint, origin).await;
                     opened.push((index, lane));
                     listed.push(index);
                     if !is_enabled {
@@ -78,6 +75,7 @@ impl EndpointRegistry {
                 // Such an order is made of nothing else: see `pauses`.
                 PlanStep::Pause { .. }
                 | PlanStep::Resume { .. }
+                | PlanStep::Paused { .. }
                 | PlanStep::Enable { .. }
                 | PlanStep::TryNow { .. } => {}
                 PlanStep::Events(others) => {
@@ -88,11 +86,16 @@ impl EndpointRegistry {
                     events = Some(others);
                 }
                 PlanStep::Remove { index } => {
-                    let Some(member) = self.members.get_mut(&index) else { continue };
-                    member.is_leaving = true;
                     closed.push(index);
-                    after.push((index, LaneChange::Delete));
+                    self.leave(index, &mut after);
                 }
+                PlanStep::AddLeaving { endpoint, origin } => {
+                    let (index, _lane) = self.add(endpoint, origin);
+                    listed.push(index);
+                    self.leave(index, &mut after);
+                }
+                PlanStep::Forget { index } => after.push((index, LaneChange::Delete)),
+                PlanStep::Bury(name) => listed.push(self.bury(name)),
             }
         }
         let (edit, known) = self.edit(&listed);
@@ -114,6 +117,37 @@ impl EndpointRegistry {
         }
         self.show();
         Ok(())
+    }
+
+    /// Starts a lane, and counts what there is of one of its name that was there before.
+    async fn add_counted(
+        &mut self,
+        endpoint: Arc<Endpoint>,
+        origin: EndpointOrigin,
+    ) -> (EndpointIndex, LaneSender) {
+        let letters = self.keep.letters(&endpoint.name).await;
+        let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
+        metrics.dead_letters.set(letters);
+        self.add(endpoint, origin)
+    }
+
+    /// The endpoint gets no more events; `after` those that it has got it is given up, unless somebody else delivers
+    /// to it and says when it is gone.
+    fn leave(&mut self, index: EndpointIndex, after: &mut Vec<(EndpointIndex, LaneChange)>) {
+        if let Some(member) = self.members.get_mut(&index) {
+            member.is_leaving = true;
+        }
+        if !self.is_kept(index) {
+            after.push((index, LaneChange::Delete));
+        }
+    }
+
+    /// A number for what still comes under the name of an endpoint that is no more.
+    fn bury(&mut self, name: Arc<str>) -> EndpointIndex {
+        let index = self.next;
+        self.next = EndpointIndex(index.0 + 1);
+        self.buried.insert(index, name);
+        index
     }
 
     /// Gives an endpoint that there is other settings.

@@ -7,7 +7,9 @@ use crate::config::settings::EventRule;
 use crate::delivery::http::EndpointClient;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::flow::settlement::EndpointIndex;
+use crate::store::endpoint_states::EndpointPause;
 use crate::store::renames::EndpointRename;
+use crate::store::shared_endpoints::SharedChangeError;
 use crate::store::state_error::StateError;
 
 /// One change of the endpoints.
@@ -36,6 +38,20 @@ pub(crate) enum EndpointChange {
     Enable(Arc<str>),
     /// What waits is tried at once, its schedule begun anew.
     TryNow(Arc<str>),
+    /// Others have written down that it is paused, or is no more.
+    Paused {
+        name: Arc<str>,
+        pause: Option<EndpointPause>,
+    },
+    /// It was removed before it was known here: it gets nothing, and what waits for it becomes dead letters.
+    AddLeaving {
+        endpoint: Box<Endpoint>,
+        origin: EndpointOrigin,
+    },
+    /// One that was removed: whoever delivered to it owes it nothing more.
+    Forget(Arc<str>),
+    /// There is none of this name any more, and what still comes for it becomes dead letters.
+    Bury(Arc<str>),
     /// Other filters, ages and payloads of the events, which are the same otherwise.
     Events(Arc<[EventRule]>),
 }
@@ -64,8 +80,29 @@ pub(crate) enum RegistryError {
     NotRenamed { from: Arc<str>, to: Arc<str>, why: String },
     #[error("it could not be written down, and so nothing was changed: try again")]
     Unsaved(#[source] Box<StateError>),
+    /// Another member was quicker.
+    #[error("nothing was changed: other members change endpoints at the same moment; try again")]
+    Outrun,
+    #[error("nothing was changed")]
+    NotShared(#[source] Box<SharedChangeError>),
     #[error("walhook is shutting down: try again when it runs")]
     Stopping,
+}
+
+impl From<StateError> for RegistryError {
+    fn from(error: StateError) -> Self {
+        Self::Unsaved(Box::new(error))
+    }
+}
+
+impl From<SharedChangeError> for RegistryError {
+    fn from(error: SharedChangeError) -> Self {
+        match error {
+            SharedChangeError::Outrun => Self::Outrun,
+            SharedChangeError::State(error) => Self::Unsaved(error),
+            error @ SharedChangeError::NotShared { .. } => Self::NotShared(Box::new(error)),
+        }
+    }
 }
 
 /// Changes that can be made.
@@ -106,4 +143,16 @@ pub(super) enum PlanStep {
     TryNow {
         index: EndpointIndex,
     },
+    Paused {
+        index: EndpointIndex,
+        pause: Option<EndpointPause>,
+    },
+    AddLeaving {
+        endpoint: Arc<Endpoint>,
+        origin: EndpointOrigin,
+    },
+    Forget {
+        index: EndpointIndex,
+    },
+    Bury(Arc<str>),
 }

@@ -124,6 +124,8 @@ pub(crate) struct EndpointRegistry {
     /// Endpoints that there can be.
     most: usize,
     members: BTreeMap<EndpointIndex, RegisteredEndpoint>,
+    /// Names for which something may still come, and becomes dead letters.
+    buried: BTreeMap<EndpointIndex, Arc<str>>,
     next: EndpointIndex,
     edition: EndpointsVersion,
     ended: mpsc::Receiver<EndedLane>,
@@ -185,6 +187,11 @@ impl RegistryHandle {
     pub(crate) fn snapshot(&self) -> Arc<EndpointSnapshot> {
         Arc::clone(&self.snapshot.borrow())
     }
+
+    /// The endpoints as they are from now on.
+    pub(crate) fn snapshots(&self) -> watch::Receiver<Arc<EndpointSnapshot>> {
+        self.snapshot.clone()
+    }
 }
 
 impl EndpointRegistry {
@@ -215,6 +222,7 @@ impl EndpointRegistry {
             is_pushing: settings.enabled,
             most: settings.memory.endpoints_max,
             members: BTreeMap::new(),
+            buried: BTreeMap::new(),
             next: EndpointIndex(0),
             edition: EndpointsVersion::default(),
             ended,
@@ -234,7 +242,9 @@ impl EndpointRegistry {
             member.is_leaving = is_leaving;
             if is_leaving {
                 // The pump never hears of it.
-                member.control.change(LaneChange::Delete).await?;
+                if let Some(control) = registry.control_of_leaving(index) {
+                    control.change(LaneChange::Delete).await?;
+                }
                 continue;
             }
             if !member.endpoint.enabled {
@@ -324,6 +334,17 @@ impl EndpointRegistry {
         (index, lane)
     }
 
+    /// Whether an endpoint that is removed stays until whoever delivers to it says that it is gone.
+    fn is_kept(&self, index: EndpointIndex) -> bool {
+        let member = self.members.get(&index);
+        self.keep.is_of_member() && member.is_some_and(|one| one.origin == EndpointOrigin::Api)
+    }
+
+    fn control_of_leaving(&self, index: EndpointIndex) -> Option<&LaneControl> {
+        let member = self.members.get(&index).filter(|_| !self.is_kept(index));
+        member.map(|member| &member.control)
+    }
+
     /// A lane has ended: nothing is owed to its endpoint any more.
     async fn retire(&mut self, index: EndpointIndex) -> anyhow::Result<()> {
         let member = self.members.remove(&index);
@@ -349,6 +370,11 @@ impl EndpointRegistry {
     fn edit(&mut self, listed: &[EndpointIndex]) -> (EndpointsEdit, oneshot::Receiver<()>) {
         self.edition = EndpointsVersion(self.edition.0 + 1);
         let account = |index: &EndpointIndex| {
+            if let Some(name) = self.buried.get(index) {
+                let metrics = self.common.handles.metrics.endpoint(name);
+                let (name, shown_url) = (Arc::clone(name), String::new());
+                return Some((*index, EndpointAccount { name, shown_url, metrics }));
+            }
             let member = self.members.get(index)?;
             let (name, metrics) = (Arc::clone(&member.endpoint.name), member.metrics.clone());
             Some((
@@ -364,10 +390,14 @@ impl EndpointRegistry {
             let takers = self.takers().filter(|(_, member)| takes(&member.endpoint));
             (Arc::clone(&rule.table), takers.map(|(index, _)| index).collect())
         };
-        let rules = self.rules.iter().map(takers).collect();
-        let endpoints = self.present().map(|(index, _)| index).collect();
+        let serving = match self.keep.is_of_partition() {
+            true => ServingEndpoints::default(),
+            false => ServingEndpoints {
+                rules: self.rules.iter().map(takers).collect(),
+                endpoints: self.present().map(|(index, _)| index).collect(),
+            },
+        };
         let (known_in, known) = oneshot::channel();
-        let serving = ServingEndpoints { endpoints, rules };
         let (edition, renamed) = (self.edition, Vec::new());
         (EndpointsEdit { edition, serving, accounts, renamed, known: known_in }, known)
     }
@@ -382,11 +412,15 @@ impl EndpointRegistry {
             |(index, member): (_, &RegisteredEndpoint)| (index, Arc::clone(&member.endpoint));
         let counted =
             |(index, member): (_, &RegisteredEndpoint)| (index, Arc::clone(&member.endpoint.name));
+        let is_made =
+            |(_, member): &(_, &RegisteredEndpoint)| member.origin != EndpointOrigin::File;
         let (taken_in, taken) = oneshot::channel();
         let turn = EndpointUpdate {
             edition: self.edition,
             takers: self.takers().map(taker).collect(),
             counted: self.present().map(counted).collect(),
+            made: self.present().filter(is_made).map(|(index, _)| index).collect(),
+            buried: self.buried.iter().map(|(index, name)| (*index, Arc::clone(name))).collect(),
             opened,
             closed,
             events,

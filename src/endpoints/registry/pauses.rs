@@ -8,8 +8,10 @@ use crate::endpoints::registry::RequestResult;
 use crate::endpoints::registry::change::PlanStep;
 use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::target;
+use crate::flow::settlement::EndpointIndex;
 use crate::lane::message::LaneChange;
 use crate::store::endpoint_states::EndpointState;
+use crate::store::shared_endpoints::EndpointOrder;
 
 impl PlanStep {
     /// Whether only the endpoint's lane has to hear of it.
@@ -17,12 +19,16 @@ impl PlanStep {
         match self {
             Self::Pause { .. }
             | Self::Resume { .. }
+            | Self::Paused { .. }
             | Self::Enable { .. }
             | Self::TryNow { .. } => true,
             Self::Add { .. }
             | Self::Replace { .. }
             | Self::Rename { .. }
             | Self::Remove { .. }
+            | Self::AddLeaving { .. }
+            | Self::Forget { .. }
+            | Self::Bury(_)
             | Self::Events(_) => false,
         }
     }
@@ -71,22 +77,39 @@ impl EndpointRegistry {
                     let Some(member) = self.members.get(&index) else { continue };
                     match self.keep.pause(&member.endpoint.name, &by).await {
                         Ok(pause) => (index, LaneChange::Pause, Some(Some(pause))),
-                        Err(error) => return Ok(Err(RegistryError::Unsaved(Box::new(error)))),
+                        Err(error) => return Ok(Err(error)),
                     }
                 }
                 PlanStep::Resume { index } => {
                     let Some(member) = self.members.get(&index) else { continue };
                     match self.keep.resume(&member.endpoint.name).await {
                         Ok(()) => (index, LaneChange::Resume, Some(None)),
-                        Err(error) => return Ok(Err(RegistryError::Unsaved(Box::new(error)))),
+                        Err(error) => return Ok(Err(error)),
                     }
                 }
-                PlanStep::Enable { index } => (index, LaneChange::Enable, None),
-                PlanStep::TryNow { index } => (index, LaneChange::TryNow, None),
+                PlanStep::Paused { index, pause } => match &pause {
+                    Some(_) => (index, LaneChange::Pause, Some(pause)),
+                    None => (index, LaneChange::Resume, Some(None)),
+                },
+                PlanStep::Enable { index } => {
+                    if let Err(error) = self.order(index, EndpointOrder::Enable).await {
+                        return Ok(Err(error));
+                    }
+                    (index, LaneChange::Enable, None)
+                }
+                PlanStep::TryNow { index } => {
+                    if let Err(error) = self.order(index, EndpointOrder::TryNow).await {
+                        return Ok(Err(error));
+                    }
+                    (index, LaneChange::TryNow, None)
+                }
                 PlanStep::Add { .. }
                 | PlanStep::Replace { .. }
                 | PlanStep::Rename { .. }
                 | PlanStep::Remove { .. }
+                | PlanStep::AddLeaving { .. }
+                | PlanStep::Forget { .. }
+                | PlanStep::Bury(_)
                 | PlanStep::Events(_) => {
                     continue;
                 }
@@ -99,5 +122,15 @@ impl EndpointRegistry {
         }
         self.show();
         Ok(Ok(None))
+    }
+
+    /// Where somebody else delivers, they hear of it.
+    async fn order(
+        &mut self,
+        index: EndpointIndex,
+        what: EndpointOrder,
+    ) -> Result<(), RegistryError> {
+        let Some(member) = self.members.get(&index) else { return Ok(()) };
+        self.keep.order(&member.endpoint.name, what).await
     }
 }

@@ -41,12 +41,18 @@ impl EndpointRegistry {
                 PlanStep::Add { endpoint, .. } => {
                     names.insert(Arc::clone(&endpoint.name), PlannedEndpoint::Present(None));
                 }
+                PlanStep::AddLeaving { endpoint, .. } => {
+                    names.insert(Arc::clone(&endpoint.name), PlannedEndpoint::Leaving);
+                }
                 PlanStep::Replace { .. }
                 | PlanStep::Events(_)
                 | PlanStep::Pause { .. }
                 | PlanStep::Resume { .. }
+                | PlanStep::Paused { .. }
                 | PlanStep::Enable { .. }
-                | PlanStep::TryNow { .. } => {}
+                | PlanStep::TryNow { .. }
+                | PlanStep::Forget { .. }
+                | PlanStep::Bury(_) => {}
                 PlanStep::Rename { index, rename, .. } => {
                     names.remove(&rename.from);
                     let renamed = PlannedEndpoint::Present(Some(*index));
@@ -93,6 +99,21 @@ impl EndpointRegistry {
                 Ok(PlanStep::Pause { index: find(names, &name)?, by })
             }
             EndpointChange::Resume(name) => Ok(PlanStep::Resume { index: find(names, &name)? }),
+            EndpointChange::Paused { name, pause } => {
+                Ok(PlanStep::Paused { index: find(names, &name)?, pause })
+            }
+            EndpointChange::AddLeaving { endpoint, origin } => {
+                require_free(names, &endpoint.name)?;
+                Ok(PlanStep::AddLeaving { endpoint: Arc::from(endpoint), origin })
+            }
+            EndpointChange::Forget(name) => {
+                let mut members = self.members.iter();
+                let found =
+                    members.find(|(_, member)| member.is_leaving && member.endpoint.name == name);
+                let (index, _) = found.ok_or(RegistryError::Unknown { name })?;
+                Ok(PlanStep::Forget { index: *index })
+            }
+            EndpointChange::Bury(name) => Ok(PlanStep::Bury(name)),
             EndpointChange::Enable(name) => Ok(PlanStep::Enable { index: find(names, &name)? }),
             EndpointChange::TryNow(name) => Ok(PlanStep::TryNow { index: find(names, &name)? }),
         }

@@ -14,12 +14,17 @@ use crate::event::plan::ShapedBody;
 use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::budget::MemoryPermit;
+use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::LaneReport;
+use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::watermark::FilteredNote;
 use crate::flow::watermark::PumpReport;
@@ -40,10 +45,20 @@ pub(crate) struct PumpOutbox {
     hold: WalHold,
     ledger: mpsc::Sender<Vec<PumpReport>>,
     pub(super) opened: Vec<PumpReport>,
+    /// Endpoints that are no more, where others have removed them: what comes for them becomes dead letters.
+    buried: Option<BuriedDeliveries>,
     /// Where the events go instead of the lanes, in a tail.
     pub(super) relay: Option<RelayOutbox>,
     /// Counts events as the watermark does.
     next_sequence: u64,
+}
+
+/// What comes for endpoints that are no more.
+struct BuriedDeliveries {
+    endpoints: BTreeSet<EndpointIndex>,
+    collected: Vec<Settlement>,
+    /// To the ledger, which hears of the events first.
+    reports: mpsc::Sender<LaneReport>,
 }
 
 impl PumpOutbox {
@@ -56,6 +71,7 @@ impl PumpOutbox {
             hold,
             ledger,
             opened: Vec::new(),
+            buried: None,
             relay: None,
             next_sequence: 0,
         }
@@ -64,6 +80,19 @@ impl PumpOutbox {
     /// Events go to the publishers of their partitions.
     pub(crate) fn relaying(self, relay: Option<RelayOutbox>) -> Self {
         Self { relay, ..self }
+    }
+
+    /// Tells `reports` of what comes for endpoints that are no more.
+    pub(crate) fn burying(self, reports: mpsc::Sender<LaneReport>) -> Self {
+        let (endpoints, collected) = (BTreeSet::new(), Vec::new());
+        Self { buried: Some(BuriedDeliveries { endpoints, collected, reports }), ..self }
+    }
+
+    /// From here on these are the endpoints that are no more.
+    pub(super) fn bury(&mut self, endpoints: impl Iterator<Item = EndpointIndex>) {
+        if let Some(buried) = &mut self.buried {
+            buried.endpoints = endpoints.collect();
+        }
     }
 
     pub(super) fn open(&mut self, index: EndpointIndex, lane: LaneSender) {
@@ -115,6 +144,19 @@ impl PumpOutbox {
         let event = Arc::new(*event);
         for taker in takers.iter() {
             let event = shaped.get(taker).unwrap_or(&event);
+            if let Some(buried) = &mut self.buried
+                && buried.endpoints.contains(taker)
+            {
+                buried.collected.push(Settlement {
+                    event: Arc::clone(event),
+                    endpoint: *taker,
+                    outcome: DeliveryOutcome::Dead { reason: DeathReason::EndpointDeleted },
+                    holding: DurableIn::Wal,
+                    attempts: 0,
+                    history: None,
+                });
+                continue;
+            }
             let Some(batch) = self.batches.get_mut(taker.0) else { continue };
             if batch.is_empty() {
                 self.filled.push(*taker);
@@ -196,6 +238,13 @@ impl PumpOutbox {
         }
         if let Some(relay) = &mut self.relay {
             return relay.hand_over().await;
+        }
+        if let Some(buried) = &mut self.buried
+            && !buried.collected.is_empty()
+        {
+            let settlements = std::mem::take(&mut buried.collected);
+            let report = LaneReport { settlements, ..LaneReport::default() };
+            buried.reports.send(report).await.context("the ledger has ended")?;
         }
         let (batches, lanes) = (&mut self.batches, &self.lanes);
         let gathers = |index: &EndpointIndex| lanes.get(index).is_some_and(LaneSender::gathers);

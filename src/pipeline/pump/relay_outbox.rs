@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::Settlement;
+use crate::pipeline::endpoint_update::KnownVersion;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::outgoing::OutgoingEvent;
 use crate::relay::place::MessagePlace;
@@ -39,6 +41,9 @@ pub(crate) struct RelayOutbox {
     count: NonZeroU16,
     /// Names, and the partitions that they fall into.
     endpoints: HashMap<EndpointIndex, (Arc<str>, PartitionNumber)>,
+    /// Those of them that no configuration file has.
+    made: HashSet<EndpointIndex>,
+    known: KnownVersion,
     /// The stream holds nothing more before this.
     passed: Lsn,
 }
@@ -61,6 +66,7 @@ impl RelayOutbox {
         count: NonZeroU16,
         publishers: impl Iterator<Item = (PartitionNumber, Option<mpsc::Sender<Vec<Outgoing>>>)>,
         reports: mpsc::Sender<LaneReport>,
+        known: KnownVersion,
     ) -> Self {
         let partition = |(number, publisher)| {
             let (marked_at, marked) = (Instant::now(), Lsn::ZERO);
@@ -70,12 +76,13 @@ impl RelayOutbox {
             (number, partition)
         };
         let partitions = publishers.map(partition).collect();
-        let (parked, endpoints) = (Vec::new(), HashMap::new());
-        Self { partitions, parked, reports, count, endpoints, passed: Lsn::ZERO }
+        let (parked, endpoints, made) = (Vec::new(), HashMap::new(), HashSet::new());
+        Self { partitions, parked, reports, count, endpoints, made, known, passed: Lsn::ZERO }
     }
 
-    /// From here on these are the endpoints.
-    pub(super) fn know(&mut self, endpoints: &[(EndpointIndex, Arc<str>)]) {
+    /// From here on these are the endpoints; those that were `made` no configuration file has.
+    pub(super) fn know(&mut self, endpoints: &[(EndpointIndex, Arc<str>)], made: &[EndpointIndex]) {
+        self.made = made.iter().copied().collect();
         let known = endpoints.iter().map(|(index, name)| {
             let partition = PartitionNumber::of_endpoint(name, self.count);
             (*index, (Arc::clone(name), partition))
@@ -98,6 +105,7 @@ impl RelayOutbox {
         let own: Vec<EndpointIndex> =
             takers.iter().filter(|taker| !is_other(taker)).copied().collect();
         shapes.insert(0, (event.body.clone(), own));
+        let known = self.known.stamped();
         // Few: one for most events.
         let mut outgoing: Vec<(PartitionNumber, OutgoingEvent)> = Vec::with_capacity(1);
         for (nth, (body, theirs)) in shapes.into_iter().enumerate() {
@@ -105,11 +113,14 @@ impl RelayOutbox {
                 let Some((name, partition)) = self.endpoints.get(&taker) else { continue };
                 let found = outgoing.iter().position(|(number, _)| number == partition);
                 let at = found.unwrap_or_else(|| {
-                    outgoing.push((*partition, OutgoingEvent::new(place, &event)));
+                    outgoing.push((*partition, OutgoingEvent::new(place, &event, known)));
                     outgoing.len() - 1
                 });
                 if let Some((_, entry)) = outgoing.get_mut(at) {
                     entry.add((nth, &body), (taker, Arc::clone(name)));
+                    if self.made.contains(&taker) {
+                        entry.made.push(Arc::clone(name));
+                    }
                 }
             }
         }

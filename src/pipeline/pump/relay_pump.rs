@@ -15,6 +15,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::plan::ShapedBody;
@@ -25,6 +26,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::pipeline::already_settled::AlreadySettled;
+use crate::pipeline::endpoint_update::EndpointLookup;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::pump::outbox::PumpOutbox;
 use crate::pipeline::shutdown::is_stopped_soon;
@@ -51,6 +53,10 @@ pub(crate) struct RelayPump<S: PartitionStream, L> {
     outbox: PumpOutbox,
     budget: MemoryBudget,
     turns: mpsc::Receiver<EndpointUpdate>,
+    /// Asks what endpoints are that are not known here.
+    lookups: mpsc::Sender<EndpointLookup>,
+    /// How much is known of the endpoints that several members change.
+    known: i64,
     /// Deliveries that an earlier owner has settled.
     ahead: AlreadySettled,
     /// The newest change of which something is parked: the lanes hear when the stream has passed it.
@@ -66,11 +72,23 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         lacked: L,
         outbox: PumpOutbox,
         budget: MemoryBudget,
-        turns: mpsc::Receiver<EndpointUpdate>,
+        (turns, lookups): (mpsc::Receiver<EndpointUpdate>, mpsc::Sender<EndpointLookup>),
         (ahead, parked): (AlreadySettled, Option<Position>),
     ) -> Self {
         let names = HashMap::new();
-        Self { feed, lacked, outbox, budget, turns, ahead, parked, names, open: None }
+        Self {
+            feed,
+            lacked,
+            outbox,
+            budget,
+            turns,
+            lookups,
+            known: 0,
+            ahead,
+            parked,
+            names,
+            open: None,
+        }
     }
 
     /// Pumps until `stop` is cancelled. Drops the lanes' senders when it ends.
@@ -131,7 +149,10 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
 
     /// Between two events. No note begins an edition: nothing is noted here that would need its meaning.
     fn turn(&mut self, turn: EndpointUpdate) {
-        self.names = turn.counted.iter().map(|(index, name)| (Arc::clone(name), *index)).collect();
+        // Of an endpoint that was made anew the name is the new one's.
+        let known = turn.buried.iter().chain(&turn.counted);
+        self.names = known.map(|(index, name)| (Arc::clone(name), *index)).collect();
+        self.outbox.bury(turn.buried.iter().map(|(index, _)| *index));
         for (index, lane) in turn.opened {
             self.outbox.open(index, lane);
         }
@@ -142,7 +163,8 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
     }
 
     async fn event(&mut self, relayed: RelayedEvent) -> anyhow::Result<()> {
-        let RelayedEvent { mut event, takers, others, .. } = relayed;
+        let RelayedEvent { mut event, takers, others, made, known, .. } = relayed;
+        self.look_up(made, known).await?;
         if self.open.is_some_and(|open| open != event.position) {
             self.close();
         }
@@ -167,6 +189,33 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         });
         self.outbox.add(event, takers, others);
         Ok(())
+    }
+
+    /// Has it found out what whoever has routed the event knew of the endpoints.
+    async fn look_up(&mut self, made: Vec<Arc<str>>, version: i64) -> anyhow::Result<()> {
+        let unknown = made.into_iter().filter(|name| !self.names.contains_key(name));
+        let names: Vec<Arc<str>> = unknown.collect();
+        if names.is_empty() && version <= self.known {
+            return Ok(());
+        }
+        // What was read before is for the endpoints as they were.
+        self.outbox.hand_over().await?;
+        let (done_in, mut done) = oneshot::channel();
+        let lookup = EndpointLookup { names, version, done: done_in };
+        if self.lookups.send(lookup).await.is_err() {
+            return Ok(()); // it ends only with everything else
+        }
+        loop {
+            tokio::select! {
+                biased;
+                Some(turn) = self.turns.recv() => self.turn(turn),
+                found = &mut done => {
+                    let found = found.context("the endpoints are not followed any more")?;
+                    self.known = version.max(self.known);
+                    return found.map_err(anyhow::Error::msg);
+                }
+            }
+        }
     }
 
     fn index(&self, name: &Arc<str>) -> anyhow::Result<EndpointIndex> {

@@ -104,7 +104,8 @@ pub(super) async fn join(
     let lacked = ModelLacked { world: world.clone(), holding, seen: settled, looked: None };
     let outbox = PumpOutbox::new(opened_in, parts.hold.clone());
     let budget = parts.budget.clone();
-    let pump = RelayPump::new(feed, lacked, outbox, budget, turns, (ahead, parked));
+    let (lookups, _nobody) = mpsc::channel(1);
+    let pump = RelayPump::new(feed, lacked, outbox, budget, (turns, lookups), (ahead, parked));
     start(&stages, &world, "the pump", pump.run(parts.stop.clone()))?;
     let until = parts.shutdown.finished.clone();
     let observed = observe(world.clone(), parts.clock, parts.hold);

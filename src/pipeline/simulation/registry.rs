@@ -286,6 +286,8 @@ impl ModelRegistry {
             edition: EndpointsVersion(self.edition),
             takers: takers.collect(),
             counted: counted.collect(),
+            made: Vec::new(),
+            buried: Vec::new(),
             opened,
             closed,
             events: None,

@@ -12,6 +12,7 @@ use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::flow::settlement::LaneReport;
 use crate::pipeline::already_settled::AlreadySettled;
+use crate::pipeline::endpoint_update::KnownVersion;
 use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::pipeline::simulation::interleave::InterleavedStage;
 use crate::pipeline::simulation::model_broker::ModelStream;
@@ -188,7 +189,8 @@ async fn open(
     };
     let until = parts.shutdown.finished.clone();
     follow.start(&started.stages, until, parts.stop.clone())?;
-    Ok(RelayOutbox::new(roles.partitions, ways.into_iter(), reports.clone()))
+    let known = KnownVersion::default();
+    Ok(RelayOutbox::new(roles.partitions, ways.into_iter(), reports.clone(), known))
 }
 
 /// Looks what the owners of the partitions have settled, and whether they lack anything.

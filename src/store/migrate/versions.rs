@@ -138,6 +138,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "relay",
         sql: include_str!("../../../sql/migrations/0025_relay.sql"),
     },
+    Migration {
+        version: 26,
+        name: "shared_endpoints",
+        sql: include_str!("../../../sql/migrations/0026_shared_endpoints.sql"),
+    },
 ];
 
 /// The tables that the migrations make, which somebody may have dropped. Of a view nothing is lost.

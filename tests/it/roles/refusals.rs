@@ -84,10 +84,6 @@ async fn a_role_without_a_broker_or_with_what_cannot_be_shared_is_refused() {
     let relay = "[relay]\nurl = \"nats://127.0.0.1:1\"\n";
     let cases = [
         (format!("{event}{webhook}"), "--role needs a broker"),
-        (
-            format!("{event}{webhook}{relay}[endpoints]\nallow = [\"10.1.0.0/16\"]\n"),
-            "endpoints of the API",
-        ),
         (format!("{event}on = [\"insert\", \"read\"]\n{webhook}{relay}"), "backfills"),
     ];
     for (rest, expected) in cases {

@@ -19,7 +19,7 @@ const ALL: &str = "1 state, 2 replays, 3 poison, 4 write_backs, 5 seen_values, 6
                    12 crash_charges, 13 gaps, 14 endpoint_states, 15 push_totals, 16 body_pieces, \
                    17 resend_rates, 18 renames, 19 replay_pauses, \
                    20 backfills, 21 endpoint_rows, 22 partitions, \
-                   23 backfill_moves, 24 backlog_by_event, 25 relay";
+                   23 backfill_moves, 24 backlog_by_event, 25 relay, 26 shared_endpoints";
 
 const APPLIED: &str = "SELECT string_agg(version || ' ' || name, ', ' ORDER BY version) \
                        FROM walhook.schema_version";

@@ -1,0 +1,106 @@
+//! What a worker knows of all endpoints, of whichever partition: it answers whoever asks and changes them, and those
+//! of its partitions follow.
+//!
+//! ```text
+//! api ─ calls ─▶ administration ─▶ registry of all ─ mirror ─▶ registries of the partitions
+//!                     ▲ └─▶ walhook.endpoints, then all other members
+//!                     └── what other members have changed
+//! ```
+//!
+//! The registry of all has no stages: nothing is read or delivered by it.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+
+use crate::api::requests::endpoint_calls::AdminRequest;
+use crate::app::stages;
+use crate::config::configuration::Settings;
+use crate::endpoints::admin::CALLS_MAX;
+use crate::endpoints::admin::EndpointAdmin;
+use crate::endpoints::admin::ReloadedSettings;
+use crate::endpoints::admin::shared::SharedEndpoints;
+use crate::endpoints::mirror::FollowSender;
+use crate::endpoints::registry::EndpointRegistry;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::UpdateSenders;
+use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
+use crate::endpoints::registry::store::EndpointStore;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::settlement::LaneReport;
+use crate::ledger::EndpointsEdit;
+use crate::pipeline::endpoint_update::EndpointUpdate;
+use crate::pipeline::endpoint_update::KnownVersion;
+use crate::pipeline::handles::SharedHandles;
+use crate::pipeline::lanes;
+use crate::pipeline::lanes::LaneContext;
+use crate::pipeline::shutdown::ShutdownStages;
+use crate::replication::slot_ownership::SlotOwnership;
+use crate::store::SqlSession;
+use crate::store::endpoint_states;
+use crate::store::endpoints;
+use crate::task::TaskOwner;
+
+/// Reports that nobody needs and that wait to be dropped.
+const REPORTS_MAX: usize = 16;
+
+/// All endpoints, and the ways to them.
+#[derive(Clone)]
+pub(super) struct AllEndpoints {
+    pub(super) registry: RegistryHandle,
+    /// Has it looked what other members have changed.
+    pub(super) follow: FollowSender,
+    pub(super) known: KnownVersion,
+}
+
+/// Starts what knows all endpoints. Returns the way to its administration as well.
+///
+/// # Errors
+/// The state cannot be read, or an endpoint cannot be built.
+pub(super) async fn start(
+    settings: &Settings,
+    handles: &SharedHandles,
+    session: &SqlSession,
+    (partitions, reloads): (PartitionSnapshots, ReloadedSettings),
+    tasks: &mut TaskOwner,
+) -> anyhow::Result<(AllEndpoints, mpsc::Sender<AdminRequest>)> {
+    let slot = &settings.postgres.slot;
+    let stored = endpoints::load(&session.client, slot).await?;
+    let states = endpoint_states::load(&session.client, slot).await?;
+    let (admin, starts) = EndpointAdmin::open(settings, handles, stored)?;
+    let known = KnownVersion::default();
+    let (follow, follows) = mpsc::channel(CALLS_MAX);
+    let shared = SharedEndpoints::new(settings, known.clone(), None, partitions.clone(), follows);
+    let budget = MemoryBudget::new(settings.memory.queued_bytes);
+    let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+    let waits = (&budget, &ShutdownStages::default());
+    // Whose partition an endpoint belongs to does not matter to a test event.
+    let tries = SharedHandles { hold: SlotOwnership::of_trials(), ..handles.clone() };
+    let lanes = LaneContext::new(settings, &tries, waits, reports_in, lanes::share_of(settings));
+    let (ways, edits, turns) = UpdateSenders::open();
+    tasks.spawn("what nobody needs of all endpoints", drop_all(edits, turns, reports));
+    let keep = EndpointStore::of_member(settings, known.clone());
+    let before = (&HashMap::new(), states.as_slice());
+    let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, before);
+    let (registry, orders) = Box::pin(registry).await?;
+    tasks.spawn("the registry of all endpoints", registry.run(tasks.stop_token()));
+    partitions.list(orders.clone());
+    let calls = stages::administer(admin.sharing(Some(shared)), orders.clone(), reloads, tasks);
+    Ok((AllEndpoints { registry: orders, follow, known }, calls))
+}
+
+/// Nothing is delivered, so nobody needs what ledger and pump would hear. Ends with the registry.
+async fn drop_all(
+    mut edits: mpsc::Receiver<EndpointsEdit>,
+    mut turns: mpsc::Receiver<EndpointUpdate>,
+    mut reports: mpsc::Receiver<LaneReport>,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            Some(EndpointsEdit { known, .. }) = edits.recv() => drop(known.send(())),
+            Some(EndpointUpdate { taken, .. }) = turns.recv() => drop(taken.send(())),
+            Some(_) = reports.recv() => {}
+            else => return Ok(()),
+        }
+    }
+}

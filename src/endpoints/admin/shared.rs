@@ -1,0 +1,134 @@
+//! What a member knows of the endpoints that others change, too.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::config::configuration::Settings;
+use crate::config::settings::ServerSettings;
+use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
+use crate::pipeline::endpoint_update::KnownVersion;
+use crate::store;
+use crate::store::SqlSession;
+use crate::store::ownership::StateOwnership;
+use crate::store::shared_endpoints;
+use crate::store::state_error::StateError;
+
+/// How often it is looked whether other members have changed anything.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long an answer waits until whoever has the slot keeps to what was changed. It does so in any case.
+const ROUTED_MAX: Duration = Duration::from_secs(5);
+const ROUTED_EVERY: Duration = Duration::from_millis(25);
+
+/// What a member shares with others.
+pub(crate) struct SharedEndpoints {
+    pub(super) state: ServerSettings,
+    pub(super) slot: String,
+    pub(super) known: KnownVersion,
+    /// Of the source, when it was looked the last time.
+    pub(super) epoch: Option<i64>,
+    pub(super) session: Option<SqlSession>,
+    /// Where this member has the slot.
+    pub(super) source: Option<StateOwnership>,
+    /// The version that was said to be routed.
+    pub(super) told: i64,
+    /// What is served here.
+    pub(super) partitions: PartitionSnapshots,
+    /// Asks for a look.
+    pub(super) follows: mpsc::Receiver<oneshot::Sender<()>>,
+    /// What the log was told of.
+    pub(super) refused: HashSet<(String, String)>,
+}
+
+impl SharedEndpoints {
+    /// What is changed here depends on the version that is `known`. `source`: where this member has the slot.
+    pub(crate) fn new(
+        settings: &Settings,
+        known: KnownVersion,
+        source: Option<StateOwnership>,
+        partitions: PartitionSnapshots,
+        follows: mpsc::Receiver<oneshot::Sender<()>>,
+    ) -> Self {
+        known.set(-1); // everything is looked at
+        Self {
+            state: settings.state.clone(),
+            slot: settings.postgres.slot.clone(),
+            known,
+            epoch: None,
+            session: None,
+            source,
+            told: -1,
+            partitions,
+            follows,
+            refused: HashSet::new(),
+        }
+    }
+
+    pub(super) fn has_slot(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Whether another member was quicker than the last change.
+    pub(super) fn was_outrun(&self) -> bool {
+        self.known.was_outrun()
+    }
+
+    pub(super) fn partitions(&self) -> &PartitionSnapshots {
+        &self.partitions
+    }
+
+    pub(super) async fn session(&mut self) -> Result<SqlSession, StateError> {
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => Ok(store::connect_within(&self.state, store::ANSWER_SOON).await?),
+        }
+    }
+
+    /// Names an endpoint that is not what the state says, once.
+    pub(super) fn refuse(&mut self, name: &str, error: String) {
+        if self.refused.insert((name.to_owned(), error.clone())) {
+            tracing::error!(
+                endpoint = name,
+                error,
+                "an endpoint cannot be taken up as another member has written it"
+            );
+        }
+    }
+}
+
+/// The endpoints cannot be brought up to date at the moment.
+pub(super) fn tell_unfollowed(error: &anyhow::Error) {
+    let error = format!("{error:#}");
+    tracing::debug!(error, "the endpoints are as they were at the last look");
+}
+
+/// Waits until whoever has the slot keeps to the version, but not for long: it does so in any case.
+pub(super) async fn routed(state: ServerSettings, slot: String, version: i64) {
+    let deadline = Instant::now() + ROUTED_MAX;
+    let wait = async {
+        let session = store::connect_within(&state, store::ANSWER_SOON).await?;
+        while shared_endpoints::look(&session.client, &slot)
+            .await?
+            .is_some_and(|now| now.routed < version)
+        {
+            tokio::time::sleep(ROUTED_EVERY).await;
+        }
+        Ok::<(), StateError>(())
+    };
+    match tokio::time::timeout_at(deadline, wait).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::debug!(error, "cannot look whether a change is routed by");
+        }
+        Err(_late) => {
+            tracing::warn!(
+                "nobody who has the slot has taken a change up yet: it holds when one does"
+            );
+        }
+    }
+}
