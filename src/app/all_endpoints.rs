@@ -20,6 +20,8 @@ use crate::endpoints::admin::CALLS_MAX;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
 use crate::endpoints::admin::shared::SharedEndpoints;
+use crate::endpoints::from_table;
+use crate::endpoints::from_table::KeeperRole;
 use crate::endpoints::mirror::FollowSender;
 use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::RegistryHandle;
@@ -67,7 +69,7 @@ pub(super) async fn start(
     let slot = &settings.postgres.slot;
     let stored = endpoints::load(&session.client, slot).await?;
     let states = endpoint_states::load(&session.client, slot).await?;
-    let (admin, starts) = EndpointAdmin::open(settings, handles, stored)?;
+    let (admin, mut starts) = EndpointAdmin::open(settings, handles, stored)?;
     let known = KnownVersion::default();
     let (follow, follows) = mpsc::channel(CALLS_MAX);
     let shared = SharedEndpoints::new(settings, known.clone(), None, partitions.clone(), follows);
@@ -77,6 +79,10 @@ pub(super) async fn start(
     // Whose partition an endpoint belongs to does not matter to a test event.
     let tries = SharedHandles { hold: SlotOwnership::of_trials(), ..handles.clone() };
     let lanes = LaneContext::new(settings, &tries, waits, reports_in, lanes::share_of(settings));
+    let network = &lanes.0.network;
+    let role = (KeeperRole::Worker, None);
+    let table = from_table::open(settings, handles, network, role, &mut starts).await?;
+    let shared = shared.following(table);
     let (ways, edits, turns) = UpdateSenders::open();
     tasks.spawn("what nobody needs of all endpoints", drop_all(edits, turns, reports));
     let keep = EndpointStore::of_member(settings, known.clone());

@@ -25,6 +25,7 @@ use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
 use crate::endpoints::admin::shared::SharedEndpoints;
 use crate::endpoints::from_table;
+use crate::endpoints::from_table::KeeperRole;
 use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
@@ -60,18 +61,18 @@ impl App {
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
         let known = KnownVersion::default();
-        let ways = (&reports_in, known.clone());
-        let relay = Box::pin(relay_of(self.role, settings, &mut taken, ways, tasks)).await?;
+        let told = (&reports_in, known.clone());
+        let relay = Box::pin(relay_of(self.role, settings, &mut taken, told, tasks)).await?;
         let is_tail = relay.is_some();
         let waits = (&budget, &shutdown);
         let lanes =
             LaneContext::new(settings, handles, waits, reports_in, lanes::share_of(settings));
         let (ways, edits, turns) = UpdateSenders::open();
         let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
-        let (admin, keep) = shared_if(is_tail.then_some(known), settings, &taken, admin);
+        let (admin, keep) = shared_if(is_tail.then(|| known.clone()), settings, &taken, admin);
         let network = &lanes.0.network;
-        let known = (taken.holding.clone(), taken.rows.take());
-        let keeper = from_table::open(settings, handles, network, known, &mut starts).await?;
+        let of_table = (keeper_role(is_tail, &taken, known), taken.rows.take());
+        let keeper = from_table::open(settings, handles, network, of_table, &mut starts).await?;
         // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
         let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
@@ -149,6 +150,14 @@ async fn relay_of(
     taken.books.clear();
     taken.letters.clear();
     Ok(Some(opened.start(relay, ways, tasks)))
+}
+
+/// For whom the table of endpoints is followed.
+fn keeper_role(is_tail: bool, taken: &TakenState, known: KnownVersion) -> KeeperRole {
+    match is_tail {
+        true => KeeperRole::Tail(taken.holding.clone(), known),
+        false => KeeperRole::Alone(taken.holding.clone()),
+    }
 }
 
 /// What a tail shares with those who deliver, who change endpoints, too.

@@ -157,10 +157,6 @@ fn unshareable(settings: &Settings, role: MemberRole) -> Option<&'static str> {
             "--role needs a broker: name it in [relay], or run without --role",
         ),
         (
-            settings.endpoints_from.is_some(),
-            "--role cannot share the endpoints of [endpoints_from] yet: run without --role",
-        ),
-        (
             settings.events.iter().any(reads),
             "--role cannot share backfills yet: leave \"read\" out of `on`, or run without --role",
         ),

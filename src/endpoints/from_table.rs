@@ -44,6 +44,7 @@ use crate::endpoints::row_ids;
 use crate::endpoints::wanted_rows::WantedEndpoint;
 use crate::endpoints::wanted_rows::wanted;
 use crate::pipeline::endpoint_row_changes::ChangedRows;
+use crate::pipeline::endpoint_update::KnownVersion;
 use crate::pipeline::endpoint_update::RefreshRequest;
 use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::handles::SharedHandles;
@@ -53,7 +54,9 @@ use crate::preflight::inspection::InspectionSessions;
 use crate::store;
 use crate::store::endpoint_rows;
 use crate::store::endpoint_rows::NamesByRow;
+use crate::store::error::StoreError;
 use crate::store::ownership::StateOwnership;
+use crate::store::shared_endpoints;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
 use crate::telemetry::metrics::WalhookMetrics;
@@ -74,7 +77,7 @@ pub(crate) struct TableKeeper {
     server: ServerSettings,
     sessions: InspectionSessions,
     state: ServerSettings,
-    holding: StateOwnership,
+    role: KeeperRole,
     /// Which endpoint each row is, as it is written down.
     saved: NamesByRow,
     /// The rows whose endpoints are there, by name.
@@ -94,6 +97,17 @@ pub(crate) struct TableKeeper {
     told_without_place: usize,
 }
 
+/// For whom the table is followed.
+pub(crate) enum KeeperRole {
+    /// Whoever has the slot, alone: it writes down which endpoint each row is, so that one whose name changes stays
+    /// what it was.
+    Alone(StateOwnership),
+    /// Whoever has the slot, and shares it: the others hear of each change.
+    Tail(StateOwnership, KnownVersion),
+    /// One who delivers.
+    Worker,
+}
+
 /// Adds the endpoints of the table, if the configuration names one, to those that are there already. `rows`: as
 /// they were read before.
 ///
@@ -103,11 +117,11 @@ pub(crate) async fn open(
     settings: &Settings,
     handles: &SharedHandles,
     network: &DeliveryNetwork,
-    (holding, rows): (StateOwnership, Option<Vec<KeyedRow>>),
+    (role, rows): (KeeperRole, Option<Vec<KeyedRow>>),
     starts: &mut Vec<InitialEndpoint>,
 ) -> anyhow::Result<Option<TableKeeper>> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
-    let known = (holding, rows);
+    let known = (role, rows);
     let opened = TableKeeper::open(settings, from, handles, network, known, starts).await;
     Ok(Some(opened.context("cannot read the table of [endpoints_from]")?))
 }
@@ -122,7 +136,7 @@ impl TableKeeper {
         from: &EndpointsFrom,
         handles: &SharedHandles,
         network: &DeliveryNetwork,
-        (holding, rows): (StateOwnership, Option<Vec<KeyedRow>>),
+        (role, rows): (KeeperRole, Option<Vec<KeyedRow>>),
         starts: &mut Vec<InitialEndpoint>,
     ) -> anyhow::Result<Self> {
         let mut keeper = Self {
@@ -130,7 +144,7 @@ impl TableKeeper {
             server: settings.postgres.server.clone(),
             sessions: InspectionSessions::default(),
             state: settings.state.clone(),
-            holding,
+            role,
             saved: NamesByRow::new(),
             rows: BTreeMap::new(),
             keys: KnownKeys::default(),
@@ -235,6 +249,25 @@ impl TableKeeper {
         self.follow(orders, wanted, &others, changed).await;
     }
 
+    /// Reads the table once, and makes the endpoints what it says.
+    ///
+    /// # Errors
+    /// It cannot be read: endpoints stay as they were.
+    pub(crate) async fn look(&mut self, orders: &RegistryHandle) -> Result<(), StoreError> {
+        let snapshot = orders.snapshot();
+        let others = snapshot.listed.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
+        let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
+        let rows = self.read(None, None).await?;
+        let wanted = wanted(&self.from, rows, &others);
+        self.follow(orders, wanted, &others, None).await;
+        Ok(())
+    }
+
+    /// Whether something could not be done, and is to be tried again.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.is_unfinished
+    }
+
     /// Makes the endpoints that have changed, or all, what their rows are to be.
     async fn follow(
         &mut self,
@@ -249,8 +282,13 @@ impl TableKeeper {
             problems.extend(self.named.iter().cloned());
             changed.names.extend(wanted.keys().cloned());
         }
-        let (wanted, stuck) =
-            self.rename(orders, (wanted, &mut changed), others, &mut problems).await;
+        // Elsewhere an endpoint belongs to a partition by its name.
+        let (wanted, stuck) = match self.role {
+            KeeperRole::Alone(_) => {
+                self.rename(orders, (wanted, &mut changed), others, &mut problems).await
+            }
+            KeeperRole::Tail(..) | KeeperRole::Worker => (wanted, BTreeSet::new()),
+        };
         let mut again = !stuck.is_empty();
         let is_gone = |name| !wanted.contains_key(name) && !stuck.contains(name);
         let gone = self.known(changed.as_ref()).filter(|(name, _)| is_gone(*name));
@@ -326,6 +364,17 @@ impl TableKeeper {
 
     /// Writes down which endpoint each row is, if that has changed: no event goes by it before.
     async fn save(&mut self, changed: Option<&ChangedEndpoints>) -> Result<(), StateError> {
+        let holding = match &self.role {
+            KeeperRole::Alone(holding) => holding,
+            KeeperRole::Tail(source, known) => {
+                let session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
+                // Who delivers has to know as much from the next event on.
+                let version = shared_endpoints::table_changed(&session.client, source).await?;
+                version.iter().for_each(|version| known.stamp(*version));
+                return Ok(());
+            }
+            KeeperRole::Worker => return Ok(()),
+        };
         let Some(source) = self.from.row_source() else { return Ok(()) };
         let mut names =
             row_ids::names(self.known(changed).map(|(name, row)| (name, row.id.clone())));
@@ -338,7 +387,7 @@ impl TableKeeper {
             return Ok(());
         }
         let mut session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
-        endpoint_rows::save(&mut session.client, &self.holding, &source, &names, &gone).await?;
+        endpoint_rows::save(&mut session.client, holding, &source, &names, &gone).await?;
         gone.iter().for_each(|id| drop(self.saved.remove(id)));
         self.saved.extend(names);
         Ok(())

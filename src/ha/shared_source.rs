@@ -6,10 +6,16 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
+
 use crate::config::configuration::Settings;
+use crate::endpoints::row_ids;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::pipeline::process_name::own_name;
+use crate::preflight::endpoint_rows;
+use crate::preflight::endpoint_rows::KeyedRow;
+use crate::store;
 use crate::store::SqlSession;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
@@ -20,23 +26,67 @@ use crate::store::progress;
 use crate::store::shared_endpoints;
 use crate::store::state_error::StateError;
 
-/// The partitions of a source, the endpoints that are stored, and how far each endpoint has come.
-type TakenPartitions = (Vec<PartitionRow>, Vec<StoredEndpoint>, Vec<(Arc<str>, Position)>);
+/// The endpoints of a source, and the partitions that others deliver for.
+pub(crate) struct TakenEndpoints {
+    /// Those of the API.
+    pub(crate) stored: Vec<StoredEndpoint>,
+    /// The rows of the endpoints' table, where they were read to see which have other names.
+    pub(crate) rows: Option<Vec<KeyedRow>>,
+    pub(crate) partitions: Vec<PartitionRow>,
+    /// How far each endpoint has come.
+    pub(crate) fronts: Vec<(Arc<str>, Position)>,
+}
 
-/// [`bring_in_line`], and what is so then: until then members may have changed endpoints.
+/// Takes up the endpoints, and brings the partitions in line with who has the slot: `wanted` are those of a tail.
 ///
 /// # Errors
-/// As that, or that the rows could not be read.
+/// The table of the endpoints cannot be read, or the state not be read or written.
 pub(crate) async fn take_up(
     settings: &Settings,
     session: &mut SqlSession,
     source: &StateOwnership,
-    (wanted, known): (Option<NonZeroU16>, &BTreeSet<Arc<str>>),
-) -> Result<TakenPartitions, StateError> {
-    let partitions = bring_in_line(settings, session, source, (wanted, known)).await?;
-    let stored = endpoints::load(&session.client, source.slot()).await?;
-    let fronts = fronts(session, known, &partitions, (source.slot(), wanted)).await?;
-    Ok((partitions, stored, fronts))
+    wanted: Option<NonZeroU16>,
+) -> anyhow::Result<TakenEndpoints> {
+    let slot = source.slot();
+    let stored = endpoints::load(&session.client, slot).await?;
+    let of_file = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
+    let of_api = stored.iter().map(|stored| Arc::from(stored.name.as_str()));
+    let mut known = of_file.chain(of_api).collect();
+    let rows = match wanted {
+        None => row_ids::take_over(settings, &mut session.client, source, &known).await?,
+        Some(_) => None, // an endpoint belongs to a partition by its name, and keeps it
+    };
+    add_rows(settings, session, (slot, wanted), &mut known).await?;
+    let partitions = bring_in_line(settings, session, source, (wanted, &known)).await?;
+    // Until now members may have changed some.
+    let stored = endpoints::load(&session.client, slot).await?;
+    let fronts = fronts(session, &known, &partitions, (slot, wanted)).await?;
+    Ok(TakenEndpoints { stored, rows, partitions, fronts })
+}
+
+/// Adds the endpoints that are rows of the table of `[endpoints_from]`, where anything is shared, or was.
+///
+/// # Errors
+/// The table or the state cannot be read.
+async fn add_rows(
+    settings: &Settings,
+    session: &SqlSession,
+    (slot, shared): (&str, Option<NonZeroU16>),
+    endpoints: &mut BTreeSet<Arc<str>>,
+) -> anyhow::Result<()> {
+    let Some(from) = &settings.endpoints_from else { return Ok(()) };
+    let stored = partition_leases::source(&session.client, slot).await?;
+    if shared.is_none() && stored.is_none_or(|(count, ..)| count.is_none()) {
+        return Ok(());
+    }
+    let read = async {
+        let server = &settings.postgres.server;
+        let source = store::connect_with_own_path(server, store::ANSWER_MAX).await?;
+        endpoint_rows::names(from, &source.client).await
+    };
+    let names = read.await.context("cannot read the table of [endpoints_from]")?;
+    endpoints.extend(names);
+    Ok(())
 }
 
 /// Brings the partitions in line with who has the slot: `wanted` are those of a tail, `None` is a walhook that

@@ -1,7 +1,6 @@
 //! What walhook remembers, taken up at the start: the right to write it, how far it had come, and
 //! what had been settled beyond that.
 
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::snapshot::ListedEndpoint;
-use crate::endpoints::row_ids;
 use crate::event::dedupe::VALUES_MAX;
 use crate::failpoint;
 use crate::flow::backfill::BackfillId;
@@ -25,6 +23,7 @@ use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::write_back::NOBODY;
 use crate::ha::shared_source;
+use crate::ha::shared_source::TakenEndpoints;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::writer::StateWriter;
 use crate::pipeline::already_settled::AlreadySettled;
@@ -56,7 +55,6 @@ use crate::store::crash_records::PastRuns;
 use crate::store::dead_letters;
 use crate::store::endpoint_states;
 use crate::store::endpoint_states::EndpointState;
-use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases::PartitionRow;
@@ -197,12 +195,8 @@ pub(crate) async fn take(
     failpoint::reached(failpoint::STATE_BEGUN);
     SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
     rename(settings, &mut session, &holding).await?;
-    let stored = endpoints::load(&session.client, slot).await?;
-    let others = names(settings, &stored);
-    let rows = row_ids::take_over(settings, &mut session.client, &holding, &others).await?;
-    let known = (shared, &others);
-    let (partitions, stored, fronts) =
-        shared_source::take_up(settings, &mut session, &holding, known).await?;
+    let taken = shared_source::take_up(settings, &mut session, &holding, shared).await?;
+    let TakenEndpoints { stored, rows, partitions, fronts } = taken;
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let moving = backfill_moves::watched(&session.client, slot).await?;
     let waiting = backlog_sizes::sizes(&session.client, slot).await?;
@@ -246,12 +240,6 @@ pub(crate) async fn take(
         moving,
         partitions,
     })
-}
-
-/// The endpoints of the file, and those of the API.
-fn names(settings: &Settings, stored: &[StoredEndpoint]) -> BTreeSet<Arc<str>> {
-    let of_file = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
-    of_file.chain(stored.iter().map(|stored| Arc::from(stored.name.as_str()))).collect()
 }
 
 /// An endpoint and what waits for it.

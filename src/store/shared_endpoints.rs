@@ -26,6 +26,8 @@ use crate::store::state_error::StateError;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct SharedVersion {
     pub(crate) version: i64,
+    /// That of the last change of the table of `[endpoints_from]`.
+    pub(crate) of_table: i64,
     /// Of the source: under another one everything is looked at anew.
     pub(crate) epoch: i64,
     /// The version by which whoever has the slot chooses who gets an event.
@@ -85,12 +87,13 @@ impl EndpointOrder {
 pub(crate) async fn look(client: &Client, slot: &str) -> Result<Option<SharedVersion>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
-    let query = "SELECT version, epoch, routed,
+    let query = "SELECT version, of_table, epoch, routed,
                         EXISTS (SELECT FROM walhook.endpoint_orders WHERE slot = $1) AS has_orders
                    FROM walhook.shared_endpoints WHERE slot = $1 AND is_shared";
     let Some(row) = client.query_typed_opt(query, &params.list()).await? else { return Ok(None) };
     Ok(Some(SharedVersion {
         version: read(&row, "version")?,
+        of_table: read(&row, "of_table")?,
         epoch: read(&row, "epoch")?,
         routed: read(&row, "routed")?,
         has_orders: read(&row, "has_orders")?,
@@ -119,6 +122,24 @@ pub(crate) async fn begin(
           WHERE s.slot = $1 AND NOT $3 AND p.slot = s.slot AND p.partition = 0 AND p.epoch = $2";
     client.execute_typed(if is_shared { upsert } else { end }, &params.list()).await?;
     Ok(())
+}
+
+/// Whoever has the slot has seen the table of `[endpoints_from]` change, and chooses by it: the others have to read
+/// it anew. Returns the version that this makes; `None` if the slot is somebody else's.
+///
+/// # Errors
+/// That the statement failed.
+pub(crate) async fn table_changed(
+    client: &Client,
+    source: &StateOwnership,
+) -> Result<Option<i64>, StateError> {
+    let mut params = SqlParams::default();
+    params.put(Type::TEXT, source.slot.as_ref());
+    params.put(Type::INT8, source.epoch);
+    let update = "UPDATE walhook.shared_endpoints SET version = version + 1, of_table = version + 1
+                   WHERE slot = $1 AND epoch = $2 RETURNING version";
+    let row = client.query_typed_opt(update, &params.list()).await?;
+    row.as_ref().map(|row| read(row, "version")).transpose()
 }
 
 /// Whoever has the slot chooses by this version from here on.

@@ -8,6 +8,7 @@ mod kills;
 mod refusals;
 mod run_time_endpoints;
 mod state_away;
+mod table_endpoints;
 mod takeovers;
 
 use std::collections::BTreeMap;

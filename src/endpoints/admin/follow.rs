@@ -123,6 +123,13 @@ impl EndpointAdmin {
         if shared.epoch != Some(now.epoch) {
             shared.known.set(-1); // whoever had the slot meanwhile may have raised no version
         }
+        if let Some((table, read)) = &mut shared.table
+            && (*read < now.of_table || table.is_unfinished() || shared.epoch != Some(now.epoch))
+        {
+            let looked = table.look(orders).await;
+            looked.context("cannot read the table of [endpoints_from]")?;
+            *read = now.of_table;
+        }
         let known = shared.known.get();
         if known < now.version {
             let since = (slot.as_str(), known);

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
+use crate::endpoints::from_table::TableKeeper;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::pipeline::endpoint_update::KnownVersion;
 use crate::store;
@@ -38,6 +39,8 @@ pub(crate) struct SharedEndpoints {
     pub(super) told: i64,
     /// What is served here.
     pub(super) partitions: PartitionSnapshots,
+    /// The table of `[endpoints_from]`, where nobody else here follows it, and the version as of which it was read.
+    pub(super) table: Option<(TableKeeper, i64)>,
     /// Asks for a look.
     pub(super) follows: mpsc::Receiver<oneshot::Sender<()>>,
     /// What the log was told of.
@@ -63,9 +66,15 @@ impl SharedEndpoints {
             source,
             told: -1,
             partitions,
+            table: None,
             follows,
             refused: HashSet::new(),
         }
+    }
+
+    /// The endpoints of this table follow it when somebody says that it has changed.
+    pub(crate) fn following(self, table: Option<TableKeeper>) -> Self {
+        Self { table: table.map(|table| (table, -1)), ..self }
     }
 
     pub(super) fn has_slot(&self) -> bool {
