@@ -27,6 +27,7 @@ use crate::app::deliver::share::next_step;
 use crate::app::observation::observer;
 use crate::app::partition;
 use crate::app::partition::PartitionContext;
+use crate::app::stages;
 use crate::app::tail_relay;
 use crate::clock::since_boot;
 use crate::config::configuration::Settings;
@@ -104,6 +105,8 @@ impl App {
         let (all, calls_in) = Box::pin(started).await?;
         drop(self.admin.set(calls_in)); // there is one
         drop(state);
+        let orders_in = stages::admit_backfills(settings, handles, tasks);
+        drop(self.backfills.set(orders_in)); // likewise
         let (observer, session) = observer(settings, handles, None).await?;
         let stop = tasks.stop_token();
         tasks.spawn("the clock", async move {

@@ -31,6 +31,7 @@ use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::endpoints::registry::store::EndpointStore;
+use crate::flow::lsn::Lsn;
 use crate::flow::settlement::LaneReport;
 use crate::ha::role::MemberRole;
 use crate::ha::state::TakenState;
@@ -45,7 +46,9 @@ use crate::pipeline::source_thread::PumpParts;
 use crate::preflight::gaps;
 use crate::preflight::write_backs;
 use crate::redelivery;
+use crate::store;
 use crate::store::ownership::StateOwnership;
+use crate::store::session::backend;
 use crate::task::TaskOwner;
 
 impl App {
@@ -64,6 +67,7 @@ impl App {
         let told = (&reports_in, known.clone());
         let relay = Box::pin(relay_of(self.role, settings, &mut taken, told, tasks)).await?;
         let is_tail = relay.is_some();
+        let rows_beyond = rows_beyond(is_tail, settings).await?;
         let waits = (&budget, &shutdown);
         let lanes =
             LaneContext::new(settings, handles, waits, reports_in, lanes::share_of(settings));
@@ -118,12 +122,10 @@ impl App {
             remembered: taken.remembered,
             watched,
             caution,
-            backfills: match is_tail {
-                true => mpsc::channel(1).1, // nobody orders any
-                false => start_backfills(settings, handles, holding, &self.backfills, tasks),
-            },
+            backfills: start_backfills(settings, handles, holding, &self.backfills, tasks),
             moving: taken.moving,
             relay,
+            rows_beyond,
         });
         let source = settings.clone();
         let source = async move { gaps::dated(&source, attached.ended()).await };
@@ -150,6 +152,21 @@ async fn relay_of(
     taken.books.clear();
     taken.letters.clear();
     Ok(Some(opened.start(relay, ways, tasks)))
+}
+
+/// Where the rows of backfills may begin to stand: in a tail behind all that an earlier one has sent, which those who
+/// deliver know by its places. The WAL is moved on, since a quiet source would keep them waiting.
+async fn rows_beyond(is_tail: bool, settings: &Settings) -> anyhow::Result<Lsn> {
+    if !is_tail {
+        return Ok(Lsn::ZERO);
+    }
+    let source = store::connect(&settings.postgres.server).await?;
+    let beyond = backend::wal_end(&source.client).await?;
+    if let Err(error) = backend::move_wal_on(&source.client).await {
+        let error = format!("{:#}", anyhow::Error::new(error));
+        tracing::warn!(error, "rows of backfills wait until something is written to the source");
+    }
+    Ok(beyond)
 }
 
 /// For whom the table of endpoints is followed.
@@ -209,4 +226,22 @@ fn start_backfills(
     tasks.spawn("the backfills", service.run(requests, tasks.stop_token()));
     drop(sender.set(requests_in)); // there is one
     orders
+}
+
+/// Admits backfills, which whoever has the slot carries out. Returns the way to it.
+pub(super) fn admit_backfills(
+    settings: &Settings,
+    handles: &SharedHandles,
+    tasks: &mut TaskOwner,
+) -> mpsc::Sender<api::requests::backfill_calls::BackfillRequest> {
+    let (requests_in, requests) = mpsc::channel(CALLS_MAX);
+    let (progress, clock) = (handles.backfills.clone(), handles.clock.clone());
+    let (current, metrics) = (handles.current.subscribe(), handles.metrics.clone());
+    let nobody = mpsc::channel(1).0;
+    let holding = StateOwnership::of_nobody(settings.postgres.slot.as_str().into());
+    let context =
+        BackfillContext::new(settings, (holding, nobody), progress, clock, metrics, current);
+    let service = BackfillService::new(context);
+    tasks.spawn("the orders of backfills", service.admit(requests, tasks.stop_token()));
+    requests_in
 }

@@ -23,6 +23,7 @@ use crate::relay::error::RelayError;
 use crate::relay::error::RelayInterruption;
 use crate::relay::nats_stream::NatsStream;
 use crate::relay::outgoing::Outgoing;
+use crate::relay::outgoing::UnsettledCount;
 use crate::relay::publisher::PartitionPublisher;
 use crate::relay::streams::StreamName;
 use crate::store;
@@ -111,6 +112,7 @@ impl TailRelay {
         tasks: &mut TaskOwner,
     ) -> RelayOutbox {
         let (mut ways, mut told) = (Vec::new(), Vec::new());
+        let unsettled = UnsettledCount::default();
         for OpenPartition { number, publisher } in self.partitions {
             let Some(publisher) = publisher else {
                 ways.push((number, None));
@@ -120,6 +122,7 @@ impl TailRelay {
             let (settled_in, settled) = watch::channel(None);
             ways.push((number, Some(way)));
             told.push((number, settled_in));
+            let publisher = publisher.counting(unsettled.clone());
             let run = publisher.run(outgoing, settled, reports.clone());
             tasks.spawn("a partition's publisher", async move { Ok(run.await?) });
         }
@@ -132,7 +135,8 @@ impl TailRelay {
             told,
         };
         tasks.spawn("what the partitions have settled", follow.run(tasks.stop_token()));
-        RelayOutbox::new(relay.partitions, ways.into_iter(), reports.clone(), known)
+        let counts = (known, unsettled);
+        RelayOutbox::new(relay.partitions, ways.into_iter(), reports.clone(), counts)
     }
 }
 

@@ -28,6 +28,9 @@ const POLL: Duration = Duration::from_secs(2);
 /// Backfills that read at once; others wait their turn. Each may hold a chunk, and remembers changes.
 const RUNNING_MAX: usize = 4;
 
+/// Orders that are looked at at once.
+const ADMITTED_MAX: usize = 4;
+
 /// Starts of walhook with the same chunk in hand, after which it is left alone: the rows may be why.
 const TRIES_MAX: u32 = 5;
 
@@ -53,6 +56,27 @@ impl BackfillService {
         tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = self.serve(requests) => ended,
+        }
+    }
+
+    /// Answers orders until `stop`, and leaves it to whoever has the slot to carry them out.
+    ///
+    /// # Errors
+    /// There are none: the signature is that of a task.
+    pub(crate) async fn admit(
+        self,
+        mut requests: mpsc::Receiver<BackfillRequest>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut answers = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(()) = answers.next() => {}
+                Some(request) = requests.recv(), if answers.len() < ADMITTED_MAX => {
+                    answers.push(admit::answer(&self.context, request));
+                }
+            }
         }
     }
 

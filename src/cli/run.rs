@@ -18,7 +18,6 @@ use crate::cli::exit::CommandError;
 use crate::cli::runtime;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
-use crate::config::settings::EventRule;
 use crate::config::settings::LogFormat;
 use crate::delivery::connection::sockets;
 use crate::flow::exit_status::ExitStatus;
@@ -145,24 +144,10 @@ fn is_rewind(error: &anyhow::Error) -> bool {
     causes.any(RelayInterruption::is_rewind)
 }
 
-/// What of a configuration cannot be shared among members, if anything.
+/// What a role lacks in a configuration, if anything.
 fn unshareable(settings: &Settings, role: MemberRole) -> Option<&'static str> {
-    if role == MemberRole::Alone {
-        return None;
-    }
-    let reads = |rule: &EventRule| rule.on.read;
-    [
-        (
-            settings.relay.is_none(),
-            "--role needs a broker: name it in [relay], or run without --role",
-        ),
-        (
-            settings.events.iter().any(reads),
-            "--role cannot share backfills yet: leave \"read\" out of `on`, or run without --role",
-        ),
-    ]
-    .into_iter()
-    .find_map(|(is_so, why)| is_so.then_some(why))
+    let is_without = role != MemberRole::Alone && settings.relay.is_none();
+    is_without.then_some("--role needs a broker: name it in [relay], or run without --role")
 }
 
 /// Runs `app` until it ends, by itself or because the operator wishes it.

@@ -146,6 +146,13 @@ impl EventPump {
         self
     }
 
+    /// Rows that backfills have read stand behind this position: those of an earlier run are known by their places
+    /// elsewhere.
+    pub(crate) fn sending_rows_beyond(mut self, beyond: Lsn) -> Self {
+        self.backfills.beyond = beyond;
+        self
+    }
+
     /// Whether rows are told of events that no endpoint takes.
     pub(crate) fn telling_untaken(mut self, tells: bool) -> Self {
         self.tells_untaken = tells;

@@ -72,6 +72,8 @@ pub(crate) struct PumpParts {
     pub(crate) moving: Vec<(BackfillId, TableName)>,
     /// To the publishers of the partitions, in a tail.
     pub(crate) relay: Option<RelayOutbox>,
+    /// What backfills read stands behind this.
+    pub(crate) rows_beyond: Lsn,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -174,6 +176,7 @@ impl SourceThread {
             backfills,
             moving,
             relay,
+            rows_beyond,
         } = stages;
         for (rule, value) in remembered {
             router.remember(rule, value.fingerprint, value.position, value.committed);
@@ -185,8 +188,11 @@ impl SourceThread {
         let pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
         let spans = handles.tracer.clone();
         let spans = spans.map(|tracer| ChangeSpans::new(tracer, handles.clock.clone()));
-        let mut pump =
-            pump.telling_untaken(settings.enabled).recording(spans).backfilling(backfills, moving);
+        let mut pump = pump
+            .telling_untaken(settings.enabled)
+            .recording(spans)
+            .backfilling(backfills, moving)
+            .sending_rows_beyond(rows_beyond);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         Box::pin(pump.run(&mut source, stop, settings.grace / 2)).await?;

@@ -1,6 +1,8 @@
 //! What goes to the publishers of the partitions.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
 use crate::flow::body::EventBody;
 use crate::flow::event::Event;
@@ -54,5 +56,23 @@ impl OutgoingEvent {
                 self.last_shape = Some(nth);
             }
         }
+    }
+}
+
+/// Deliveries of all partitions that were handed over and are not settled. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UnsettledCount(Arc<AtomicUsize>);
+
+impl UnsettledCount {
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, deliveries: usize) {
+        self.0.fetch_add(deliveries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn settled(&self, deliveries: usize) {
+        self.0.fetch_sub(deliveries, Ordering::Relaxed);
     }
 }

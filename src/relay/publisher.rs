@@ -38,6 +38,7 @@ use crate::relay::message;
 use crate::relay::message_head::MessageHead;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::outgoing::OutgoingEvent;
+use crate::relay::outgoing::UnsettledCount;
 use crate::relay::partition_stream::Acknowledgement;
 use crate::relay::partition_stream::PartitionStream;
 use crate::relay::partition_stream::PublishRefusal;
@@ -80,6 +81,7 @@ pub(crate) struct PartitionPublisher<S: PartitionStream> {
     /// The last sequence when it was last looked at.
     quiet_since: u64,
     retry: Backoff,
+    unsettled: UnsettledCount,
 }
 
 /// What is kept of an event until it is settled.
@@ -117,6 +119,7 @@ impl<S: PartitionStream> PartitionPublisher<S> {
             purged_before: 0,
             quiet_since: 0,
             retry: Backoff::new(RETRY_FIRST, RETRY_CAP),
+            unsettled: UnsettledCount::default(),
         };
         publisher.take_over().await?;
         if purged {
@@ -125,6 +128,11 @@ impl<S: PartitionStream> PartitionPublisher<S> {
             publisher.stream.purge(before).await.map_err(RelayInterruption::Away)?;
         }
         Ok(publisher)
+    }
+
+    /// Takes what is settled off this count.
+    pub(crate) fn counting(self, unsettled: UnsettledCount) -> Self {
+        Self { unsettled, ..self }
     }
 
     /// Runs until the pump has dropped its sender, and what is on its way is there.
@@ -396,6 +404,7 @@ impl<S: PartitionStream> PartitionPublisher<S> {
                 table: Arc::clone(&table),
             }));
         }
+        self.unsettled.settled(relayed.len());
         (!relayed.is_empty()).then(|| LaneReport { relayed, ..LaneReport::default() })
     }
 

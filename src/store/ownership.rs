@@ -22,6 +22,12 @@ pub struct StateOwnership {
 }
 
 impl StateOwnership {
+    /// That of one who asks about a source, and may write nothing that takes a right.
+    pub(crate) fn of_nobody(slot: Arc<str>) -> Self {
+        let partition = PartitionNumber::SOURCE;
+        Self { slot, partition, epoch: 0, flushed: 0, passed: None, unicode: false }
+    }
+
     pub fn slot(&self) -> &Arc<str> {
         &self.slot
     }

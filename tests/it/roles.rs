@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
+mod backfills;
 mod broker_losses;
 mod endpoints;
 mod kills;

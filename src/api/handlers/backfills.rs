@@ -187,9 +187,12 @@ pub(crate) async fn order(
     let request = BackfillRequest::Order { wishes, dry_run, count, outcome: outcome_in };
     let away = |why: &str| ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, why);
     let service = surface.backfills.get();
-    let service =
-        service.ok_or_else(|| away("walhook waits for its slot, or shares its source with others (run --role): ask the one that holds the slot, \
-                 or change the configuration of all"))?;
+    let service = service.ok_or_else(|| {
+        away(
+            "walhook waits for its slot, or has just begun: ask the one that holds the slot, \
+                 or, where several share a source (run --role), one that delivers",
+        )
+    })?;
     let stopping = || away("walhook is shutting down: ask again when it runs");
     service.send(request).await.map_err(|_ended| stopping())?;
     let answered = tokio::time::timeout(PATIENCE, outcome).await;

@@ -34,6 +34,7 @@ use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::lane::sender::LaneSender;
 use crate::pipeline::pump::EventPump;
+use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::pipeline::pump::waiting_rows::SLICE;
 use crate::pipeline::pump::waiting_rows::SentSlice;
 
@@ -140,7 +141,8 @@ impl EventPump {
     /// Whether no lane that got the rows before has more to do already than it can at once. A slow endpoint
     /// that takes none of them holds nothing up.
     fn has_room_for(&self, id: BackfillId) -> bool {
-        self.lanes_of(id).all(|lane| lane.is_roomy(SLICE))
+        let is_roomy = self.outbox.relay.as_ref().is_none_or(RelayOutbox::is_roomy);
+        is_roomy && self.lanes_of(id).all(|lane| lane.is_roomy(SLICE))
     }
 
     /// How many rows may go.
@@ -168,6 +170,9 @@ impl EventPump {
 
     /// Where the next row stands; `None` while what comes has come before.
     fn first_place(&self, reached: Lsn) -> Option<Position> {
+        if reached <= self.backfills.beyond {
+            return None;
+        }
         let commit = Lsn::from_raw(reached.raw().checked_sub(1)?);
         let before = self.seen.max(self.backfills.last);
         match before {

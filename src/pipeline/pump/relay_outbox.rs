@@ -26,10 +26,15 @@ use crate::flow::settlement::Settlement;
 use crate::pipeline::endpoint_update::KnownVersion;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::outgoing::OutgoingEvent;
+use crate::relay::outgoing::UnsettledCount;
 use crate::relay::place::MessagePlace;
 
 /// While nothing comes for a partition, its owner hears so often how far the stream has come.
 const MARK_EVERY: Duration = Duration::from_secs(1);
+
+/// Rows of backfills wait while so many deliveries are not settled: what is live would wait behind them in the
+/// broker, and what an endpoint does not take would fill the backlog.
+const ROOMY_MAX: usize = 4_096;
 
 /// Collects what one read brought, by partition.
 pub(crate) struct RelayOutbox {
@@ -44,6 +49,8 @@ pub(crate) struct RelayOutbox {
     /// Those of them that no configuration file has.
     made: HashSet<EndpointIndex>,
     known: KnownVersion,
+    /// What was handed to publishers and is not settled.
+    unsettled: UnsettledCount,
     /// The stream holds nothing more before this.
     passed: Lsn,
 }
@@ -66,7 +73,7 @@ impl RelayOutbox {
         count: NonZeroU16,
         publishers: impl Iterator<Item = (PartitionNumber, Option<mpsc::Sender<Vec<Outgoing>>>)>,
         reports: mpsc::Sender<LaneReport>,
-        known: KnownVersion,
+        (known, unsettled): (KnownVersion, UnsettledCount),
     ) -> Self {
         let partition = |(number, publisher)| {
             let (marked_at, marked) = (Instant::now(), Lsn::ZERO);
@@ -77,7 +84,17 @@ impl RelayOutbox {
         };
         let partitions = publishers.map(partition).collect();
         let (parked, endpoints, made) = (Vec::new(), HashMap::new(), HashSet::new());
-        Self { partitions, parked, reports, count, endpoints, made, known, passed: Lsn::ZERO }
+        Self {
+            partitions,
+            parked,
+            reports,
+            count,
+            endpoints,
+            made,
+            known,
+            unsettled,
+            passed: Lsn::ZERO,
+        }
     }
 
     /// From here on these are the endpoints; those that were `made` no configuration file has.
@@ -127,6 +144,7 @@ impl RelayOutbox {
         for (number, event) in outgoing {
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
             if partition.publisher.is_some() {
+                self.unsettled.add(event.endpoints.len());
                 partition.collected.push(Outgoing::Event(event));
                 partition.has_news = true;
             } else {
@@ -155,6 +173,11 @@ impl RelayOutbox {
                 });
             }
         }
+    }
+
+    /// Whether those who deliver have settled most of what they were given.
+    pub(super) fn is_roomy(&self) -> bool {
+        self.unsettled.get() < ROOMY_MAX
     }
 
     /// Nothing more comes of what is before `end`.

@@ -16,6 +16,7 @@ use crate::backfill::window::ReadChunk;
 use crate::event::plan::AsideBody;
 use crate::flow::backfill::BackfillId;
 use crate::flow::change::CommittedChange;
+use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
@@ -34,6 +35,8 @@ pub(super) struct PumpBackfills {
     pub(super) fates: HashMap<BackfillId, oneshot::Sender<ChunkFate>>,
     /// The last row that was sent.
     pub(super) last: Option<Position>,
+    /// An earlier run may have sent rows up to here, which are known by their places elsewhere.
+    pub(super) beyond: Lsn,
     /// When some were sent.
     pub(super) sent_at: Instant,
     /// What went out last of each backfill.
@@ -57,6 +60,7 @@ impl Default for PumpBackfills {
             moves: MoveWatch::default(),
             fates: HashMap::new(),
             last: None,
+            beyond: Lsn::ZERO,
             sent_at: Instant::now(),
             slices: HashMap::new(),
         }

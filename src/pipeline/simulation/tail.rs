@@ -29,6 +29,7 @@ use crate::pipeline::simulation::scenario::RolesScenario;
 use crate::pipeline::simulation::world::SharedWorld;
 use crate::relay::error::RelayInterruption;
 use crate::relay::outgoing::Outgoing;
+use crate::relay::outgoing::UnsettledCount;
 use crate::relay::publisher::PartitionPublisher;
 
 /// As `app::tail_relay` has them.
@@ -152,6 +153,7 @@ async fn open(
     let world = &parts.world;
     let mut ways = Vec::new();
     let mut told = BTreeMap::new();
+    let unsettled = UnsettledCount::default();
     for FoundPartition { number, settled, is_at_source, is_parked } in partitions {
         if is_parked {
             ways.push((number, None));
@@ -176,6 +178,7 @@ async fn open(
         let (settled_in, settled) = watch::channel(None);
         ways.push((number, Some(way)));
         told.insert(number, settled_in);
+        let publisher = publisher.counting(unsettled.clone());
         let run = publisher.run(outgoing, settled, reports.clone());
         let run = async move { Ok(run.await?) };
         start(&started.stages, world, "a publisher", run)?;
@@ -189,8 +192,8 @@ async fn open(
     };
     let until = parts.shutdown.finished.clone();
     follow.start(&started.stages, until, parts.stop.clone())?;
-    let known = KnownVersion::default();
-    Ok(RelayOutbox::new(roles.partitions, ways.into_iter(), reports.clone(), known))
+    let counts = (KnownVersion::default(), unsettled);
+    Ok(RelayOutbox::new(roles.partitions, ways.into_iter(), reports.clone(), counts))
 }
 
 /// Looks what the owners of the partitions have settled, and whether they lack anything.

@@ -35,6 +35,17 @@ pub(crate) async fn wal_end(client: &Client) -> Result<Lsn, StateError> {
     read(&client.query_typed_one(question, &[]).await?, "wal_end")
 }
 
+/// Writes something to the WAL that nobody reads, so that its end is another one. It has as many bytes as a quiet
+/// stream is confirmed by at the least, so that it is passed soon.
+///
+/// # Errors
+/// That the statement failed.
+pub(crate) async fn move_wal_on(client: &Client) -> Result<(), StateError> {
+    let emit = "SELECT pg_catalog.pg_logical_emit_message(false, 'walhook.rows', repeat(' ', 131072))::text";
+    client.query_typed(emit, &[]).await?;
+    Ok(())
+}
+
 /// The identifier of the database system; `None` if the role may not ask for it.
 ///
 /// # Errors
