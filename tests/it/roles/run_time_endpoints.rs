@@ -1,6 +1,7 @@
 //! Endpoints that are made, changed, paused and removed over the API of any member.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use crate::support::postgres::Sql;
 use crate::support::postgres::wait_for_text;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
+use crate::support::receiver::Request;
 use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Reply;
@@ -286,5 +288,48 @@ async fn wait_for_versions(sql: &Sql, receiver: &Receiver, name: &str, row: usiz
         let state = "SELECT string_agg(concat_ws(' ', partition, at_source, member, lease_until > now(), settled_lsn), '; ') FROM walhook.progress";
         assert!(Instant::now() < deadline, "{name} lacks {row}: {}", sql.text(state).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What is wanted of an endpoint at once is carried out by the owner of its partition.
+#[tokio::test]
+async fn a_try_at_once_and_the_end_of_a_410_reach_the_owner_whichever_member_is_asked() {
+    let test = "a_try_at_once_and_the_end_of_a_410_reach_the_owner_whichever_member_is_asked";
+    let answer = |e0: u16, e1: u16| {
+        move |request: &Request| match &request.path {
+            path if path.ends_with("/e0") => Answer::status(e0),
+            path if path.ends_with("/e1") => Answer::status(e1),
+            _ => Answer::status(200),
+        }
+    };
+    let Some(node) = one_node(test, Arc::new(answer(503, 410))).await else { return };
+    let OneNode { sql, receiver, toml, .. } = &node;
+    let toml = &wanted(toml).replace(
+        "name = \"e0\"\n",
+        "name = \"e0\"\nbreaker = false\nretry = { delays = [\"1h\", \"1h\"] }\n",
+    );
+    let mut tail = Service::start_as(TAIL, toml).await;
+    let mut first = Service::start_as(DELIVER, toml).await;
+    let mut second = Service::start_as(DELIVER, toml).await;
+    // One is asked of each: it may have neither partition.
+    for (round, member) in [&tail, &first, &second].into_iter().enumerate() {
+        receiver.behave(Arc::new(answer(503, 410)));
+        write(sql, round * 2..round * 2 + 1, 0).await;
+        wait_for_text(sql, "SELECT string_agg(endpoint, ' ') FROM walhook.backlog", "e0").await;
+        let dead = "SELECT count(*) FROM walhook.dead_letters WHERE endpoint = 'e1'";
+        wait_for_text(sql, dead, &(round + 1).to_string()).await;
+        receiver.behave(Arc::new(answer(200, 200)));
+        let (e0, e1) = (at(receiver, "e0"), at(receiver, "e1"));
+        call(member, "POST", "/api/v1/endpoints/e1/enable", &json!({})).await;
+        call(member, "POST", "/api/v1/endpoints/e0/try-now", &json!({})).await;
+        wait_for_at(receiver, "e0", e0 + 1).await;
+        wait_for_text(sql, "SELECT count(*) FROM walhook.endpoint_orders", "0").await;
+        wait_for_text(sql, "SELECT count(*) FROM walhook.backlog", "0").await;
+        write(sql, round * 2 + 1..round * 2 + 2, 0).await;
+        wait_for_at(receiver, "e1", e1 + 1).await;
+        wait_for_at(receiver, "e0", e0 + 2).await;
+    }
+    for member in [&mut first, &mut second, &mut tail] {
+        member.stop().await;
     }
 }
