@@ -83,11 +83,11 @@ pub(super) async fn start(
     let role = (KeeperRole::Worker, None);
     let table = from_table::open(settings, handles, network, role, &mut starts).await?;
     let shared = shared.following(table);
-    let (ways, edits, turns) = UpdateSenders::open();
-    tasks.spawn("what nobody needs of all endpoints", drop_all(edits, turns, reports));
+    let (senders, edits, updates) = UpdateSenders::open();
+    tasks.spawn("what nobody needs of all endpoints", drop_all(edits, updates, reports));
     let keep = EndpointStore::of_member(settings, known.clone());
     let before = (&HashMap::new(), states.as_slice());
-    let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, before);
+    let registry = EndpointRegistry::start(lanes, senders, keep, settings, starts, before);
     let (registry, orders) = Box::pin(registry).await?;
     tasks.spawn("the registry of all endpoints", registry.run(tasks.stop_token()));
     partitions.list(orders.clone());
@@ -98,13 +98,13 @@ pub(super) async fn start(
 /// Nothing is delivered, so nobody needs what ledger and pump would hear. Ends with the registry.
 async fn drop_all(
     mut edits: mpsc::Receiver<EndpointsEdit>,
-    mut turns: mpsc::Receiver<EndpointUpdate>,
+    mut updates: mpsc::Receiver<EndpointUpdate>,
     mut reports: mpsc::Receiver<LaneReport>,
 ) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             Some(EndpointsEdit { known, .. }) = edits.recv() => drop(known.send(())),
-            Some(EndpointUpdate { taken, .. }) = turns.recv() => drop(taken.send(())),
+            Some(EndpointUpdate { taken, .. }) = updates.recv() => drop(taken.send(())),
             Some(_) = reports.recv() => {}
             else => return Ok(()),
         }

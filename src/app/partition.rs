@@ -108,10 +108,10 @@ pub(super) async fn start(
     let (ended_in, _ledger_ended) = oneshot::channel();
     let buried_in = reports_in.clone();
     let lanes = LaneContext::new(settings, handles, (&budget, &shutdown), reports_in, share);
-    let (ways, edits, turns) = UpdateSenders::open();
+    let (senders, edits, updates) = UpdateSenders::open();
     let keep = EndpointStore::of_partition(settings, taken.holding.clone());
     let known = (&taken.backlog, taken.states.as_slice());
-    let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
+    let registry = EndpointRegistry::start(lanes, senders, keep, settings, starts, known);
     let (registry, orders) = Box::pin(registry).await?;
     let snapshot = orders.snapshot();
     let (ahead, parked) = (taken.ahead_of(&snapshot), taken.parked());
@@ -159,8 +159,8 @@ pub(super) async fn start(
     let lacked =
         LackedRows { state: settings.state.clone(), holding, seen: taken.seen, looked: None };
     let outbox = PumpOutbox::new(opened_in, handles.wal_hold.clone()).burying(buried_in);
-    let turns = (turns, lookups_in);
-    let pump = RelayPump::new(feed, lacked, outbox, budget, turns, (ahead, parked));
+    let updates = (updates, lookups_in);
+    let pump = RelayPump::new(feed, lacked, outbox, budget, updates, (ahead, parked));
     tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));
     tasks.spawn("the shutdown of a partition", shutdown.follow(tasks.stop_token(), settings.grace));
     Ok(())

@@ -71,7 +71,7 @@ impl App {
         let waits = (&budget, &shutdown);
         let lanes =
             LaneContext::new(settings, handles, waits, reports_in, lanes::share_of(settings));
-        let (ways, edits, turns) = UpdateSenders::open();
+        let (senders, edits, updates) = UpdateSenders::open();
         let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
         let (admin, keep) = shared_if(is_tail.then(|| known.clone()), settings, &taken, admin);
         let network = &lanes.0.network;
@@ -79,7 +79,7 @@ impl App {
         let keeper = from_table::open(settings, handles, network, of_table, &mut starts).await?;
         // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
-        let registry = EndpointRegistry::start(lanes, ways, keep, settings, starts, known);
+        let registry = EndpointRegistry::start(lanes, senders, keep, settings, starts, known);
         // Apart: it would be a large part of what the whole start takes of memory.
         let (registry, orders) = Box::pin(registry).await?;
         let snapshot = orders.snapshot();
@@ -112,7 +112,7 @@ impl App {
         let keep_books = run_ledger(kept, patience, ended_in, shutdown.finished.clone());
         tasks.spawn("the ledger", shutdown.clone().unless_failed(keep_books));
         attached.begin(PumpParts {
-            turns,
+            updates,
             opened: opened_in,
             ledger_ended,
             epoch,
@@ -143,7 +143,7 @@ async fn relay_of(
     role: MemberRole,
     settings: &Settings,
     taken: &mut TakenState,
-    ways: (&mpsc::Sender<LaneReport>, KnownVersion),
+    (reports, known): (&mpsc::Sender<LaneReport>, KnownVersion),
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<Option<RelayOutbox>> {
     let (MemberRole::Tail, Some(relay)) = (role, &settings.relay) else { return Ok(None) };
@@ -151,7 +151,7 @@ async fn relay_of(
     taken.backlog.clear();
     taken.books.clear();
     taken.letters.clear();
-    Ok(Some(opened.start(relay, ways, tasks)))
+    Ok(Some(opened.start(relay, (reports, known), tasks)))
 }
 
 /// Where the rows of backfills may begin to stand: in a tail behind all that an earlier one has sent, which those who

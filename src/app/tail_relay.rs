@@ -111,16 +111,16 @@ impl TailRelay {
         (reports, known): (&mpsc::Sender<LaneReport>, KnownVersion),
         tasks: &mut TaskOwner,
     ) -> RelayOutbox {
-        let (mut ways, mut told) = (Vec::new(), Vec::new());
+        let (mut outboxes, mut told) = (Vec::new(), Vec::new());
         let unsettled = UnsettledCount::default();
         for OpenPartition { number, publisher } in self.partitions {
             let Some(publisher) = publisher else {
-                ways.push((number, None));
+                outboxes.push((number, None));
                 continue;
             };
-            let (way, outgoing) = mpsc::channel::<Vec<Outgoing>>(BATCHES_MAX);
+            let (outbox, outgoing) = mpsc::channel::<Vec<Outgoing>>(BATCHES_MAX);
             let (settled_in, settled) = watch::channel(None);
-            ways.push((number, Some(way)));
+            outboxes.push((number, Some(outbox)));
             told.push((number, settled_in));
             let publisher = publisher.counting(unsettled.clone());
             let run = publisher.run(outgoing, settled, reports.clone());
@@ -131,12 +131,12 @@ impl TailRelay {
             state: self.state,
             epoch: self.epoch,
             patience: relay.patience,
-            is_parking: ways.iter().any(|(_, way)| way.is_none()),
+            is_parking: outboxes.iter().any(|(_, outbox)| outbox.is_none()),
             told,
         };
         tasks.spawn("what the partitions have settled", follow.run(tasks.stop_token()));
         let counts = (known, unsettled);
-        RelayOutbox::new(relay.partitions, ways.into_iter(), reports.clone(), counts)
+        RelayOutbox::new(relay.partitions, outboxes.into_iter(), reports.clone(), counts)
     }
 }
 

@@ -57,7 +57,7 @@ pub enum PumpReport {
 /// What became of a change before it reached any lane, under one event rule.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FilteredNote {
-    pub edition: EndpointsVersion,
+    pub endpoints_version: EndpointsVersion,
     pub rule: RuleIndex,
     pub fate: OpenFate,
 }
@@ -80,7 +80,7 @@ pub enum OpenFate {
     Chosen(EndpointIndex),
     /// This endpoint would have chosen it: it counts as expired for it, and not as filtered.
     TooLate(EndpointIndex),
-    /// No change: the edition begins, and no note of an earlier one follows. The rule has no meaning.
+    /// No change: the version begins, and no note of an earlier one follows. The rule has no meaning.
     Begun,
 }
 
@@ -251,8 +251,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOTE: FilteredNote =
-        FilteredNote { edition: EndpointsVersion(0), rule: RuleIndex(0), fate: OpenFate::Filtered };
+    const NOTE: FilteredNote = FilteredNote {
+        endpoints_version: EndpointsVersion(0),
+        rule: RuleIndex(0),
+        fate: OpenFate::Filtered,
+    };
 
     #[derive(Clone, Debug)]
     enum Step {

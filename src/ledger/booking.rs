@@ -89,7 +89,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         self.book(LaneReport { settlements, ..LaneReport::default() });
     }
 
-    /// Takes up another edition of the endpoints. One that renames some waits for the next flush:
+    /// Takes up another version of the endpoints. One that renames some waits for the next flush:
     /// all that is pending has the old names, and what comes next has the new ones.
     pub(super) fn edit(&mut self, edit: EndpointsEdit) {
         match edit.renamed.is_empty() {
@@ -120,7 +120,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             self.endpoints.insert(index, account);
         }
         if !edit.serving.rules.is_empty() {
-            self.names.announce(edit.edition, edit.serving);
+            self.names.announce(edit.endpoints_version, edit.serving);
         }
         edit.known
     }

@@ -32,13 +32,13 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             self.pending.backfilled(step);
         }
         let begun = passed.keys().filter(|note| note.fate == OpenFate::Begun);
-        let begun = begun.map(|note| note.edition).max();
+        let begun = begun.map(|note| note.endpoints_version).max();
         for (note, times) in passed {
             self.pending.noted(note, times);
         }
-        if let Some(edition) = begun {
+        if let Some(endpoints_version) = begun {
             self.pending.post(&self.names);
-            self.names.forget_before(edition);
+            self.names.forget_before(endpoints_version);
         }
         if self.pending.is_empty() {
             self.retire();

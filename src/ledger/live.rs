@@ -53,7 +53,7 @@ pub(crate) struct LiveBooks {
     shown: HashMap<Arc<str>, BTreeMap<Arc<TableName>, LiveLine>>,
     /// Who is there, and who takes what.
     serving: Arc<ServingEndpoints>,
-    /// Notes of this edition that are not in the metrics yet.
+    /// Notes of this version that are not in the metrics yet.
     notes: EventTally,
     common: CommonBooks<EndpointIndex>,
 }
@@ -262,7 +262,7 @@ impl LiveBooks {
 
     fn noted(&mut self, names: &EndpointNames, note: FilteredNote) {
         if note.fate == OpenFate::Begun {
-            self.begin(names, note.edition);
+            self.begin(names, note.endpoints_version);
             return;
         }
         if self.serving.endpoints.is_empty()
@@ -274,10 +274,10 @@ impl LiveBooks {
         *self.notes.entry(note).or_default() += 1;
     }
 
-    /// Another edition of the endpoints begins: what was noted before it is of the one before.
-    fn begin(&mut self, names: &EndpointNames, edition: EndpointsVersion) {
+    /// Another version of the endpoints begins: what was noted before it is of the one before.
+    fn begin(&mut self, names: &EndpointNames, endpoints_version: EndpointsVersion) {
         self.refresh();
-        self.serving = names.serving(edition).map(Arc::clone).unwrap_or_default();
+        self.serving = names.serving(endpoints_version).map(Arc::clone).unwrap_or_default();
         let present = self.serving.endpoints.iter().copied().collect();
         let mut common = std::mem::take(&mut self.common);
         common.begin(present, |posting| self.post(posting));

@@ -242,10 +242,10 @@ pub(crate) struct EndpointAccount {
     pub metrics: Arc<EndpointMetrics>,
 }
 
-/// Another edition of the endpoints. The ledger hears of it before the pump does.
+/// Another version of the endpoints. The ledger hears of it before the pump does.
 #[derive(Debug)]
 pub(crate) struct EndpointsEdit {
-    pub edition: EndpointsVersion,
+    pub endpoints_version: EndpointsVersion,
     pub serving: ServingEndpoints,
     /// Endpoints that are new, or shown in another way.
     pub accounts: Vec<(EndpointIndex, EndpointAccount)>,

@@ -1,8 +1,8 @@
 //! What events and notes mean by their numbers: endpoints by name, and who took what.
 //!
-//! Endpoints come and go while walhook runs. Notes tell of the edition of the endpoints that was
+//! Endpoints come and go while walhook runs. Notes tell of the version of the endpoints that was
 //! there when their change was read, and reach the books when everything before it is settled: so
-//! earlier editions are kept until nothing of them can come any more.
+//! earlier versions are kept until nothing of them can come any more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::EndpointsVersion;
 
-/// Who was there in one edition of the endpoints, and who took what.
+/// Who was there in one version of the endpoints, and who took what.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServingEndpoints {
     pub endpoints: Vec<EndpointIndex>,
@@ -33,8 +33,8 @@ pub(crate) struct EndpointNames {
     /// By endpoint index; `None` for one that is retired.
     endpoints: Vec<Option<Arc<str>>>,
     /// In order.
-    editions: VecDeque<(EndpointsVersion, Arc<ServingEndpoints>)>,
-    /// Endpoints that are retired, but notes of editions before this one may name them.
+    versions: VecDeque<(EndpointsVersion, Arc<ServingEndpoints>)>,
+    /// Endpoints that are retired, but notes of versions before this one may name them.
     retired: Vec<(EndpointsVersion, EndpointIndex)>,
 }
 
@@ -43,8 +43,11 @@ impl EndpointNames {
         self.endpoints.get(index.0)?.as_ref()
     }
 
-    pub(crate) fn serving(&self, edition: EndpointsVersion) -> Option<&Arc<ServingEndpoints>> {
-        let found = self.editions.iter().find(|(known, _)| *known == edition);
+    pub(crate) fn serving(
+        &self,
+        endpoints_version: EndpointsVersion,
+    ) -> Option<&Arc<ServingEndpoints>> {
+        let found = self.versions.iter().find(|(known, _)| *known == endpoints_version);
         found.map(|(_, serving)| serving)
     }
 
@@ -57,9 +60,9 @@ impl EndpointNames {
         }
     }
 
-    /// Nothing more comes of the endpoint but notes of editions that have ended.
+    /// Nothing more comes of the endpoint but notes of versions that have ended.
     pub(crate) fn retire(&mut self, index: EndpointIndex) {
-        match (self.editions.front(), self.editions.back()) {
+        match (self.versions.front(), self.versions.back()) {
             (Some((first, _)), Some((last, _))) if first < last => {
                 self.retired.push((*last, index));
             }
@@ -73,15 +76,19 @@ impl EndpointNames {
         }
     }
 
-    /// Another edition is about to begin.
-    pub(crate) fn announce(&mut self, edition: EndpointsVersion, serving: ServingEndpoints) {
-        self.editions.push_back((edition, Arc::new(serving)));
+    /// Another version is about to begin.
+    pub(crate) fn announce(
+        &mut self,
+        endpoints_version: EndpointsVersion,
+        serving: ServingEndpoints,
+    ) {
+        self.versions.push_back((endpoints_version, Arc::new(serving)));
     }
 
-    /// Nothing of the editions before this one comes any more.
-    pub(crate) fn forget_before(&mut self, edition: EndpointsVersion) {
-        self.editions.retain(|(known, _)| *known >= edition);
-        let gone = self.retired.extract_if(.., |(until, _)| *until <= edition);
+    /// Nothing of the versions before this one comes any more.
+    pub(crate) fn forget_before(&mut self, endpoints_version: EndpointsVersion) {
+        self.versions.retain(|(known, _)| *known >= endpoints_version);
+        let gone = self.retired.extract_if(.., |(until, _)| *until <= endpoints_version);
         for (_, index) in gone.collect::<Vec<_>>() {
             self.forget(index);
         }

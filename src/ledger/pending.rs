@@ -31,7 +31,7 @@ use crate::ledger::logged;
 use crate::ledger::names::EndpointNames;
 use crate::ledger::postings::BookPosting;
 use crate::ledger::postings::CommonBooks;
-use crate::ledger::postings::by_edition;
+use crate::ledger::postings::by_version;
 use crate::ledger::replayed::ReplayEnd;
 use crate::ledger::tallies::OutcomeTallies;
 use crate::store::backlog::BacklogDelivery;
@@ -314,11 +314,11 @@ impl PendingFlush {
         self.flush.backfilled.push(step);
     }
 
-    /// Books the notes so far. To be done before an edition's meaning is forgotten.
+    /// Books the notes so far. To be done before a version's meaning is forgotten.
     pub(crate) fn post(&mut self, names: &EndpointNames) {
         let (common, posted) = (&mut self.common, &mut self.posted);
-        for (edition, notes) in by_edition(std::mem::take(&mut self.notes)) {
-            let Some(serving) = names.serving(edition) else { continue };
+        for (endpoints_version, notes) in by_version(std::mem::take(&mut self.notes)) {
+            let Some(serving) = names.serving(endpoints_version) else { continue };
             let name = |index| names.endpoint(index).map(Arc::clone);
             if notes.keys().any(|note| note.fate == OpenFate::Begun) {
                 let present = serving.endpoints.iter().filter_map(|&index| name(index));

@@ -1,7 +1,7 @@
 //! What notes come to in the books.
 //!
 //! ```text
-//! Tally of one edition, who took what ─▶ [CommonBooks] ─ Posting ─▶ live, pending
+//! Tally of one version, who took what ─▶ [CommonBooks] ─ Posting ─▶ live, pending
 //! ```
 //!
 //! Pure. An event counts for every endpoint, and most of many do not take it: what all of them count
@@ -70,7 +70,7 @@ impl<K: Clone + Ord> CommonBooks<K> {
         }
     }
 
-    /// An edition begins, with these endpoints.
+    /// A version begins, with these endpoints.
     pub(crate) fn begin(&mut self, present: BTreeSet<K>, mut post: impl FnMut(BookPosting<K>)) {
         for joined in present.difference(&self.members) {
             for (table, count) in &self.counts {
@@ -87,7 +87,7 @@ impl<K: Clone + Ord> CommonBooks<K> {
         self.members = present;
     }
 
-    /// Books notes of one edition: `serving` says who was there and took what. A name that is not
+    /// Books notes of one version: `serving` says who was there and took what. A name that is not
     /// known is of an endpoint of which nothing is kept any more.
     pub(crate) fn post(
         &mut self,
@@ -129,15 +129,15 @@ impl<K: Clone + Ord> CommonBooks<K> {
     }
 }
 
-/// Notes by their editions, in the order of these.
-pub(crate) fn by_edition(
+/// Notes by their versions, in the order of these.
+pub(crate) fn by_version(
     tally: EventTally,
 ) -> BTreeMap<EndpointsVersion, HashMap<FilteredNote, u64>> {
-    let mut editions: BTreeMap<EndpointsVersion, HashMap<FilteredNote, u64>> = BTreeMap::new();
+    let mut versions: BTreeMap<EndpointsVersion, HashMap<FilteredNote, u64>> = BTreeMap::new();
     for (note, times) in tally {
-        editions.entry(note.edition).or_default().insert(note, times);
+        versions.entry(note.endpoints_version).or_default().insert(note, times);
     }
-    editions
+    versions
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::pipeline::endpoint_row_changes::ChangedRows;
 /// Other endpoints, from the next change on. Lanes and ledger know of them.
 #[derive(Debug)]
 pub(crate) struct EndpointUpdate {
-    pub(crate) edition: EndpointsVersion,
+    pub(crate) endpoints_version: EndpointsVersion,
     /// Those that take events.
     pub(crate) takers: Vec<(EndpointIndex, Arc<Endpoint>)>,
     /// All that there are, to be counted for.

@@ -80,8 +80,8 @@ pub(crate) struct EventPump {
     caution: CrashGuard,
     /// Not while nothing is pushed at all: then nobody taking an event says nothing.
     tells_untaken: bool,
-    turns: mpsc::Receiver<EndpointUpdate>,
-    edition: EndpointsVersion,
+    updates: mpsc::Receiver<EndpointUpdate>,
+    endpoints_version: EndpointsVersion,
     watched: Option<WatchedTables>,
     /// `None` where nothing is traced.
     spans: Option<ChangeSpans>,
@@ -97,7 +97,7 @@ impl EventPump {
         books: TableCounters,
         clock: DatabaseClock,
         budget: MemoryBudget,
-        turns: mpsc::Receiver<EndpointUpdate>,
+        updates: mpsc::Receiver<EndpointUpdate>,
         outbox: PumpOutbox,
     ) -> Self {
         Self {
@@ -114,8 +114,8 @@ impl EventPump {
             routed: Vec::new(),
             caution: CrashGuard::None,
             tells_untaken: false,
-            turns,
-            edition: EndpointsVersion::default(),
+            updates,
+            endpoints_version: EndpointsVersion::default(),
             watched: None,
             spans: None,
             backfills: PumpBackfills::default(),
@@ -206,8 +206,8 @@ impl EventPump {
                 biased;
                 () = stop.cancelled(), if deadline.is_none() => continue,
                 () = sleep_until(deadline) => return Ok(()),
-                Some(turn) = self.turns.recv() => {
-                    self.turn(turn);
+                Some(update) = self.updates.recv() => {
+                    self.take_update(update);
                     continue;
                 }
                 order = self.backfills.next() => {
@@ -238,29 +238,29 @@ impl EventPump {
         }
     }
 
-    /// Everything that was read has been handed over, so the turn is between two changes.
-    pub(crate) fn turn(&mut self, turn: EndpointUpdate) {
-        if let Some(events) = turn.events {
+    /// Everything that was read has been handed over, so the update is between two changes.
+    pub(crate) fn take_update(&mut self, update: EndpointUpdate) {
+        if let Some(events) = update.events {
             self.router.rewrite(&events);
         }
-        self.router.serve(turn.takers.iter().map(|(index, endpoint)| (*index, &**endpoint)));
+        self.router.serve(update.takers.iter().map(|(index, endpoint)| (*index, &**endpoint)));
         if let Some(relay) = &mut self.outbox.relay {
-            relay.know(&turn.counted, &turn.made);
+            relay.know(&update.counted, &update.made);
         }
-        self.books.keep_for(turn.counted);
-        for (index, lane) in turn.opened {
+        self.books.keep_for(update.counted);
+        for (index, lane) in update.opened {
             self.outbox.open(index, lane);
         }
-        for index in turn.closed {
+        for index in update.closed {
             self.outbox.lanes.remove(&index);
         }
-        self.edition = turn.edition;
+        self.endpoints_version = update.endpoints_version;
         self.outbox.opened.push(PumpReport::Note(self.note(RuleIndex(0), OpenFate::Begun)));
-        turn.taken.send(()).ok(); // whoever changed the endpoints may have ended
+        update.taken.send(()).ok(); // whoever changed the endpoints may have ended
     }
 
     fn note(&self, rule: RuleIndex, fate: OpenFate) -> FilteredNote {
-        FilteredNote { edition: self.edition, rule, fate }
+        FilteredNote { endpoints_version: self.endpoints_version, rule, fate }
     }
 
     /// `expects_more`: the source knows of more than this.
@@ -345,7 +345,7 @@ impl EventPump {
             tokio::select! {
                 biased;
                 _ = &mut done => return Ok(()),
-                Some(turn) = self.turns.recv() => self.turn(turn),
+                Some(update) = self.updates.recv() => self.take_update(update),
             }
         }
     }

@@ -54,7 +54,7 @@ pub(crate) struct SourceThread {
 
 /// The stages behind the pump, and what was settled before. They are built when the slot is ours.
 pub(crate) struct PumpParts {
-    pub(crate) turns: mpsc::Receiver<EndpointUpdate>,
+    pub(crate) updates: mpsc::Receiver<EndpointUpdate>,
     pub(crate) opened: mpsc::Sender<Vec<PumpReport>>,
     /// The ledger has ended: all is committed.
     pub(crate) ledger_ended: oneshot::Receiver<()>,
@@ -159,11 +159,11 @@ impl SourceThread {
         attached.send(source.identity().clone()).ok();
         // Whoever starts us has failed if there are none.
         let Ok(stages) = stages.await else { return Ok(()) };
-        // Nobody takes anything before the first turn.
+        // Nobody takes anything before the first update.
         let mut router = EventRouter::new(system, &settings.events, &[]);
         let books = TableCounters::new(&handles.metrics, &settings.events);
         let PumpParts {
-            mut turns,
+            mut updates,
             opened,
             ledger_ended,
             epoch,
@@ -182,9 +182,9 @@ impl SourceThread {
             router.remember(rule, value.fingerprint, value.position, value.committed);
         }
         source.claim(SlotClaim { state: settings.state.clone(), epoch });
-        let Some(first) = turns.recv().await else { return Ok(()) };
+        let Some(first) = updates.recv().await else { return Ok(()) };
         let outbox = PumpOutbox::new(opened, handles.wal_hold.clone()).relaying(relay);
-        let pump = EventPump::new(router, books, handles.clock.clone(), budget, turns, outbox);
+        let pump = EventPump::new(router, books, handles.clock.clone(), budget, updates, outbox);
         let pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
         let spans = handles.tracer.clone();
         let spans = spans.map(|tracer| ChangeSpans::new(tracer, handles.clock.clone()));
@@ -193,7 +193,7 @@ impl SourceThread {
             .recording(spans)
             .backfilling(backfills, moving)
             .sending_rows_beyond(rows_beyond);
-        pump.turn(first);
+        pump.take_update(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         Box::pin(pump.run(&mut source, stop, settings.grace / 2)).await?;
         // An error of the sender means that it has ended, too.

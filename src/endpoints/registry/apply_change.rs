@@ -101,13 +101,13 @@ impl EndpointRegistry {
         let (edit, known) = self.edit(&listed);
         match renamed.is_empty() {
             true => {
-                self.ways.ledger.send(edit).await.context("the ledger has ended")?;
+                self.senders.ledger.send(edit).await.context("the ledger has ended")?;
                 known.await.context("the ledger has ended")?;
             }
             false => self.rename(edit, known, renamed).await?,
         }
-        let (turn, taken) = self.turn(opened, closed, events);
-        self.ways.pump.send(turn).await.context("the source has ended")?;
+        let (update, taken) = self.update(opened, closed, events);
+        self.senders.pump.send(update).await.context("the source has ended")?;
         taken.await.context("the source has ended")?;
         // Behind the last events that the pump has handed over.
         for (index, change) in after {

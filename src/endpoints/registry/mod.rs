@@ -116,7 +116,7 @@ type RequestResult = Result<Option<StoredEndpoint>, RegistryError>;
 /// All endpoints with their lanes; the only one who adds, changes or removes one.
 pub(crate) struct EndpointRegistry {
     common: Arc<LaneContext>,
-    ways: UpdateSenders,
+    senders: UpdateSenders,
     keep: EndpointStore,
     rules: Vec<RegisteredRule>,
     /// `[webhook] enabled`: if not, nobody takes anything.
@@ -127,7 +127,7 @@ pub(crate) struct EndpointRegistry {
     /// Names for which something may still come, and becomes dead letters.
     buried: BTreeMap<EndpointIndex, Arc<str>>,
     next: EndpointIndex,
-    edition: EndpointsVersion,
+    endpoints_version: EndpointsVersion,
     ended: mpsc::Receiver<EndedLane>,
     /// Of the lanes. It has to outlive them.
     thread: RuntimeThread,
@@ -156,11 +156,11 @@ struct RegisteredEndpoint {
 }
 
 impl UpdateSenders {
-    /// The ways, and where they lead: to the ledger and to the pump.
+    /// The senders, and where they lead: to the ledger and to the pump.
     pub(crate) fn open() -> (Self, mpsc::Receiver<EndpointsEdit>, mpsc::Receiver<EndpointUpdate>) {
         let (ledger, edits) = mpsc::channel(EDITS_MAX);
-        let (pump, turns) = mpsc::channel(EDITS_MAX);
-        (Self { ledger, pump }, edits, turns)
+        let (pump, updates) = mpsc::channel(EDITS_MAX);
+        (Self { ledger, pump }, edits, updates)
     }
 }
 
@@ -202,7 +202,7 @@ impl EndpointRegistry {
     /// An endpoint cannot be built, or the system gives no thread.
     pub(crate) async fn start(
         (common, ended): (LaneContext, mpsc::Receiver<EndedLane>),
-        ways: UpdateSenders,
+        senders: UpdateSenders,
         keep: EndpointStore,
         settings: &Settings,
         starts: Vec<InitialEndpoint>,
@@ -216,7 +216,7 @@ impl EndpointRegistry {
         };
         let mut registry = Self {
             common: Arc::new(common),
-            ways,
+            senders,
             keep,
             rules: settings.events.iter().map(rule).collect(),
             is_pushing: settings.enabled,
@@ -224,7 +224,7 @@ impl EndpointRegistry {
             members: BTreeMap::new(),
             buried: BTreeMap::new(),
             next: EndpointIndex(0),
-            edition: EndpointsVersion::default(),
+            endpoints_version: EndpointsVersion::default(),
             ended,
             thread: RuntimeThread::start("delivery").context("cannot start the lanes' thread")?,
             orders,
@@ -256,9 +256,9 @@ impl EndpointRegistry {
         // Neither is waited for: both begin with what they find.
         let everybody: Vec<_> = registry.members.keys().copied().collect();
         let (edit, _known) = registry.edit(&everybody);
-        registry.ways.ledger.send(edit).await.context("the ledger has ended")?;
-        let (turn, _taken) = registry.turn(opened, Vec::new(), None);
-        registry.ways.pump.send(turn).await.context("the source has ended")?;
+        registry.senders.ledger.send(edit).await.context("the ledger has ended")?;
+        let (update, _taken) = registry.update(opened, Vec::new(), None);
+        registry.senders.pump.send(update).await.context("the source has ended")?;
         registry.show();
         Ok((registry, RegistryHandle { orders: orders_in, snapshot: shown }))
     }
@@ -298,7 +298,7 @@ impl EndpointRegistry {
         Ok(())
     }
 
-    /// Starts a lane. What the pump needs of it is to be part of the next turn.
+    /// Starts a lane. What the pump needs of it is to be part of the next update.
     fn add(
         &mut self,
         endpoint: Arc<Endpoint>,
@@ -368,7 +368,7 @@ impl EndpointRegistry {
     /// What the ledger is to know of the endpoints as they are now; `listed` are new to it or are
     /// shown in another way.
     fn edit(&mut self, listed: &[EndpointIndex]) -> (EndpointsEdit, oneshot::Receiver<()>) {
-        self.edition = EndpointsVersion(self.edition.0 + 1);
+        self.endpoints_version = EndpointsVersion(self.endpoints_version.0 + 1);
         let account = |index: &EndpointIndex| {
             if let Some(name) = self.buried.get(index) {
                 let metrics = self.common.handles.metrics.endpoint(name);
@@ -398,11 +398,11 @@ impl EndpointRegistry {
             },
         };
         let (known_in, known) = oneshot::channel();
-        let (edition, renamed) = (self.edition, Vec::new());
-        (EndpointsEdit { edition, serving, accounts, renamed, known: known_in }, known)
+        let (endpoints_version, renamed) = (self.endpoints_version, Vec::new());
+        (EndpointsEdit { endpoints_version, serving, accounts, renamed, known: known_in }, known)
     }
 
-    fn turn(
+    fn update(
         &self,
         opened: Vec<(EndpointIndex, LaneSender)>,
         closed: Vec<EndpointIndex>,
@@ -415,8 +415,8 @@ impl EndpointRegistry {
         let is_made =
             |(_, member): &(_, &RegisteredEndpoint)| member.origin != EndpointOrigin::File;
         let (taken_in, taken) = oneshot::channel();
-        let turn = EndpointUpdate {
-            edition: self.edition,
+        let update = EndpointUpdate {
+            endpoints_version: self.endpoints_version,
             takers: self.takers().map(taker).collect(),
             counted: self.present().map(counted).collect(),
             made: self.present().filter(is_made).map(|(index, _)| index).collect(),
@@ -426,7 +426,7 @@ impl EndpointRegistry {
             events,
             taken: taken_in,
         };
-        (turn, taken)
+        (update, taken)
     }
 
     /// Those that are not being removed.

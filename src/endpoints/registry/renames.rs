@@ -76,7 +76,7 @@ impl EndpointRegistry {
         }
         self.show();
         edit.renamed = renamed.iter().map(|(_, rename)| rename.clone()).collect();
-        self.ways.ledger.send(edit).await.context("the ledger has ended")?;
+        self.senders.ledger.send(edit).await.context("the ledger has ended")?;
         known.await.context("the ledger has ended")?;
         for (index, EndpointRename { from, to, by, .. }) in renamed {
             let Some(member) = self.members.get_mut(&index) else { continue };

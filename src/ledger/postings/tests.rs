@@ -9,7 +9,7 @@ const ENDPOINTS: usize = 4;
 #[derive(Clone, Debug)]
 enum Step {
     /// Other endpoints are there, by bit, and of those some take all events.
-    Edition {
+    Version {
         present: u8,
         everybody: u8,
     },
@@ -28,7 +28,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let bits = || 0..(1_u8 << ENDPOINTS);
     let step = prop_oneof![
-        1 => (bits(), bits()).prop_map(|(present, everybody)| Step::Edition { present, everybody }),
+        1 => (bits(), bits()).prop_map(|(present, everybody)| Step::Version { present, everybody }),
         2 => Just(Step::Filtered),
         4 => bits().prop_map(|chosen| Step::Raised { chosen }),
         2 => bits().prop_map(|chosen| Step::Expired { chosen }),
@@ -70,10 +70,10 @@ impl Booked {
         }
     }
 
-    fn book(&mut self, editions: &BTreeMap<EndpointsVersion, ServingEndpoints>, tally: EventTally) {
-        for (edition, notes) in by_edition(tally) {
+    fn book(&mut self, versions: &BTreeMap<EndpointsVersion, ServingEndpoints>, tally: EventTally) {
+        for (endpoints_version, notes) in by_version(tally) {
             let mut common = std::mem::take(&mut self.common);
-            let serving = &editions[&edition];
+            let serving = &versions[&endpoints_version];
             if notes.keys().any(|note| note.fate == OpenFate::Begun) {
                 let present = serving.endpoints.iter().copied().collect();
                 common.begin(present, |posting| self.take(posting));
@@ -100,16 +100,16 @@ proptest! {
     ) {
         let (mut model, mut booked) = (Model::default(), Booked::default());
         booked.common.few = few;
-        let mut editions = BTreeMap::from([(EndpointsVersion(0), ServingEndpoints::default())]);
-        let (mut edition, mut tally) = (EndpointsVersion(0), EventTally::new());
+        let mut versions = BTreeMap::from([(EndpointsVersion(0), ServingEndpoints::default())]);
+        let (mut endpoints_version, mut tally) = (EndpointsVersion(0), EventTally::new());
         let filtered = BookCount { captured: 1, filtered: 1, ..BookCount::default() };
         let expired = BookCount { captured: 1, expired: 1, ..BookCount::default() };
         for step in steps {
             let mut note = |fate| {
-                let note = FilteredNote { edition, rule: RuleIndex(0), fate };
+                let note = FilteredNote { endpoints_version, rule: RuleIndex(0), fate };
                 *tally.entry(note).or_default() += 1;
             };
-            let ServingEndpoints { endpoints, rules } = editions[&edition].clone();
+            let ServingEndpoints { endpoints, rules } = versions[&endpoints_version].clone();
             let everybody = rules.into_iter().next().map(|(_, all)| all).unwrap_or_default();
             let choosing = |chosen: u8| {
                 let all = of_bits(chosen).into_iter();
@@ -117,11 +117,11 @@ proptest! {
                 all.filter(is_there).collect::<Vec<_>>()
             };
             match step {
-                Step::Edition { present, everybody } => {
+                Step::Version { present, everybody } => {
                     let rules = vec![(table(), of_bits(present & everybody))];
-                    edition = EndpointsVersion(edition.0 + 1);
-                    editions.insert(edition, ServingEndpoints { endpoints: of_bits(present), rules });
-                    let note = FilteredNote { edition, rule: RuleIndex(0), fate: OpenFate::Begun };
+                    endpoints_version = EndpointsVersion(endpoints_version.0 + 1);
+                    versions.insert(endpoints_version, ServingEndpoints { endpoints: of_bits(present), rules });
+                    let note = FilteredNote { endpoints_version, rule: RuleIndex(0), fate: OpenFate::Begun };
                     tally.insert(note, 1);
                 }
                 Step::Filtered => {
@@ -145,10 +145,10 @@ proptest! {
                         model.count(endpoint, if takes { expired } else { filtered });
                     }
                 }
-                Step::Book => booked.book(&editions, std::mem::take(&mut tally)),
+                Step::Book => booked.book(&versions, std::mem::take(&mut tally)),
             }
         }
-        booked.book(&editions, tally);
+        booked.book(&versions, tally);
         for endpoint in (0..ENDPOINTS).map(EndpointIndex) {
             prop_assert_eq!(booked.of(endpoint), model.0[endpoint.0], "{:?}", endpoint);
         }
@@ -163,7 +163,11 @@ fn what_an_event_costs_does_not_grow_with_the_endpoints_that_do_not_take_it() {
         let serving = ServingEndpoints { endpoints, rules };
         let mut common = CommonBooks::default();
         common.begin(serving.endpoints.iter().copied().collect(), |_| {});
-        let note = |fate| FilteredNote { edition: EndpointsVersion(0), rule: RuleIndex(0), fate };
+        let note = |fate| FilteredNote {
+            endpoints_version: EndpointsVersion(0),
+            rule: RuleIndex(0),
+            fate,
+        };
         let notes = [(note(OpenFate::Raised), 1), (note(OpenFate::Chosen(EndpointIndex(1))), 1)];
         let mut postings = 0;
         common.post(&serving, notes.into_iter(), Some, |_| postings += 1);

@@ -52,7 +52,7 @@ pub(crate) struct RelayPump<S: PartitionStream, L> {
     lacked: L,
     outbox: PumpOutbox,
     budget: MemoryBudget,
-    turns: mpsc::Receiver<EndpointUpdate>,
+    updates: mpsc::Receiver<EndpointUpdate>,
     /// Asks what endpoints are that are not known here.
     lookups: mpsc::Sender<EndpointLookup>,
     /// How much is known of the endpoints that several members change.
@@ -72,7 +72,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         lacked: L,
         outbox: PumpOutbox,
         budget: MemoryBudget,
-        (turns, lookups): (mpsc::Receiver<EndpointUpdate>, mpsc::Sender<EndpointLookup>),
+        (updates, lookups): (mpsc::Receiver<EndpointUpdate>, mpsc::Sender<EndpointLookup>),
         (ahead, parked): (AlreadySettled, Option<Position>),
     ) -> Self {
         let names = HashMap::new();
@@ -81,7 +81,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             lacked,
             outbox,
             budget,
-            turns,
+            updates,
             lookups,
             known: 0,
             ahead,
@@ -100,8 +100,8 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             let item = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                Some(turn) = self.turns.recv() => {
-                    self.turn(turn);
+                Some(update) = self.updates.recv() => {
+                    self.take_update(update);
                     continue;
                 }
                 item = self.feed.next() => item?,
@@ -147,19 +147,19 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         }
     }
 
-    /// Between two events. No note begins an edition: nothing is noted here that would need its meaning.
-    fn turn(&mut self, turn: EndpointUpdate) {
+    /// Between two events. No note begins a version: nothing is noted here that would need its meaning.
+    fn take_update(&mut self, update: EndpointUpdate) {
         // Of an endpoint that was made anew the name is the new one's.
-        let known = turn.buried.iter().chain(&turn.counted);
+        let known = update.buried.iter().chain(&update.counted);
         self.names = known.map(|(index, name)| (Arc::clone(name), *index)).collect();
-        self.outbox.bury(turn.buried.iter().map(|(index, _)| *index));
-        for (index, lane) in turn.opened {
+        self.outbox.bury(update.buried.iter().map(|(index, _)| *index));
+        for (index, lane) in update.opened {
             self.outbox.open(index, lane);
         }
-        for index in turn.closed {
+        for index in update.closed {
             self.outbox.lanes.remove(&index);
         }
-        turn.taken.send(()).ok(); // whoever changed the endpoints may have ended
+        update.taken.send(()).ok(); // whoever changed the endpoints may have ended
     }
 
     async fn event(&mut self, relayed: RelayedEvent) -> anyhow::Result<()> {
@@ -208,7 +208,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         loop {
             tokio::select! {
                 biased;
-                Some(turn) = self.turns.recv() => self.turn(turn),
+                Some(update) = self.updates.recv() => self.take_update(update),
                 found = &mut done => {
                     let found = found.context("the endpoints are not followed any more")?;
                     self.known = version.max(self.known);

@@ -76,7 +76,7 @@ pub(super) async fn join(
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (edits_in, edits) = mpsc::channel(2);
-    let (turns_in, turns) = mpsc::channel(2);
+    let (updates_in, updates) = mpsc::channel(2);
     let (writable_in, writable) = watch::channel(true);
     let (ended_in, _ledger_ended) = oneshot::channel();
     let lanes = parts.lanes((hold.may_send(), reports_in), &stages, Some(endpoints));
@@ -87,7 +87,7 @@ pub(super) async fn join(
     let ends = (parts.shutdown.clone(), in_time);
     let kept = keep_books(ledger.run(opened, reports, edits), patience, ended_in, ends);
     start(&stages, &world, "the ledger", kept)?;
-    let registry = ModelRegistry::start(lanes, edits_in, turns_in).await?;
+    let registry = ModelRegistry::start(lanes, edits_in, updates_in).await?;
     let (ahead, parked) = {
         let world = world.lock();
         let state = &world.state;
@@ -105,7 +105,7 @@ pub(super) async fn join(
     let outbox = PumpOutbox::new(opened_in, parts.hold.clone());
     let budget = parts.budget.clone();
     let (lookups, _nobody) = mpsc::channel(1);
-    let pump = RelayPump::new(feed, lacked, outbox, budget, (turns, lookups), (ahead, parked));
+    let pump = RelayPump::new(feed, lacked, outbox, budget, (updates, lookups), (ahead, parked));
     start(&stages, &world, "the pump", pump.run(parts.stop.clone()))?;
     let until = parts.shutdown.finished.clone();
     let observed = observe(world.clone(), parts.clock, parts.hold);

@@ -80,7 +80,7 @@ pub(super) struct ModelRegistry {
     pump: mpsc::Sender<EndpointUpdate>,
     pub(super) members: BTreeMap<EndpointIndex, ModelMember>,
     next: usize,
-    edition: u32,
+    endpoints_version: u32,
     /// Dead letters that are on their way again.
     pub(super) resent: BTreeSet<i64>,
     ended: (mpsc::Sender<EndpointIndex>, mpsc::Receiver<EndpointIndex>),
@@ -107,7 +107,7 @@ impl ModelRegistry {
             pump,
             members: BTreeMap::new(),
             next: 0,
-            edition: 0,
+            endpoints_version: 0,
             resent: BTreeSet::new(),
             ended: mpsc::channel(64),
         };
@@ -128,8 +128,8 @@ impl ModelRegistry {
         let everybody = registry.members.keys().copied().collect::<Vec<_>>();
         let (edit, _known) = registry.edit(&everybody);
         registry.ledger.send(edit).await.ok().context("the ledger has ended")?;
-        let (turn, _taken) = registry.turn(opened, Vec::new());
-        registry.pump.send(turn).await.ok().context("the pump has ended")?;
+        let (update, _taken) = registry.update(opened, Vec::new());
+        registry.pump.send(update).await.ok().context("the pump has ended")?;
         Ok(registry)
     }
 
@@ -165,8 +165,8 @@ impl ModelRegistry {
         let (edit, known) = self.edit(&[index]);
         self.ledger.send(edit).await.ok().context("the ledger has ended")?;
         known.await.context("the ledger has ended")?;
-        let (turn, taken) = self.turn(vec![(index, lane)], Vec::new());
-        self.pump.send(turn).await.ok().context("the pump has ended")?;
+        let (update, taken) = self.update(vec![(index, lane)], Vec::new());
+        self.pump.send(update).await.ok().context("the pump has ended")?;
         taken.await.context("the pump has ended")?;
         let mut world = self.terms.world.lock();
         world.note(|_| format!("e{number} is there"));
@@ -192,8 +192,8 @@ impl ModelRegistry {
         let (edit, known) = self.edit(&[]);
         self.ledger.send(edit).await.ok().context("the ledger has ended")?;
         known.await.context("the ledger has ended")?;
-        let (turn, taken) = self.turn(Vec::new(), vec![index]);
-        self.pump.send(turn).await.ok().context("the pump has ended")?;
+        let (update, taken) = self.update(Vec::new(), vec![index]);
+        self.pump.send(update).await.ok().context("the pump has ended")?;
         taken.await.context("the pump has ended")?;
         match self.members.get(&index) {
             Some(member) => Ok(member.control.change(LaneChange::Delete).await?),
@@ -245,7 +245,7 @@ impl ModelRegistry {
     }
 
     fn edit(&mut self, listed: &[EndpointIndex]) -> (EndpointsEdit, oneshot::Receiver<()>) {
-        self.edition += 1;
+        self.endpoints_version += 1;
         let account = |index: &EndpointIndex| {
             let member = self.members.get(index)?;
             let name = Arc::clone(&member.endpoint.name);
@@ -264,7 +264,7 @@ impl ModelRegistry {
         let endpoints = self.present().map(|(index, _)| index).collect();
         let (known_in, known) = oneshot::channel();
         let edit = EndpointsEdit {
-            edition: EndpointsVersion(self.edition),
+            endpoints_version: EndpointsVersion(self.endpoints_version),
             serving: ServingEndpoints { endpoints, rules },
             accounts,
             renamed: Vec::new(),
@@ -273,7 +273,7 @@ impl ModelRegistry {
         (edit, known)
     }
 
-    fn turn(
+    fn update(
         &self,
         opened: Vec<(EndpointIndex, LaneSender)>,
         closed: Vec<EndpointIndex>,
@@ -282,8 +282,8 @@ impl ModelRegistry {
         let takers = self.present().map(|(index, member)| (index, Arc::clone(&member.endpoint)));
         let counted =
             self.present().map(|(index, member)| (index, Arc::clone(&member.endpoint.name)));
-        let turn = EndpointUpdate {
-            edition: EndpointsVersion(self.edition),
+        let update = EndpointUpdate {
+            endpoints_version: EndpointsVersion(self.endpoints_version),
             takers: takers.collect(),
             counted: counted.collect(),
             made: Vec::new(),
@@ -293,7 +293,7 @@ impl ModelRegistry {
             events: None,
             taken: taken_in,
         };
-        (turn, taken)
+        (update, taken)
     }
 
     fn present(&self) -> impl Iterator<Item = (EndpointIndex, &ModelMember)> {

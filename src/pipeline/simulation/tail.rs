@@ -151,12 +151,12 @@ async fn open(
     roles: &RolesScenario,
 ) -> anyhow::Result<RelayOutbox> {
     let world = &parts.world;
-    let mut ways = Vec::new();
+    let mut outboxes = Vec::new();
     let mut told = BTreeMap::new();
     let unsettled = UnsettledCount::default();
     for FoundPartition { number, settled, is_at_source, is_parked } in partitions {
         if is_parked {
-            ways.push((number, None));
+            outboxes.push((number, None));
             continue;
         }
         world.lock().broker.ensure(number);
@@ -174,9 +174,9 @@ async fn open(
             let now = world.now();
             world.state.give_out(holding, number, now);
         }
-        let (way, outgoing) = mpsc::channel::<Vec<Outgoing>>(BATCHES_MAX);
+        let (outbox, outgoing) = mpsc::channel::<Vec<Outgoing>>(BATCHES_MAX);
         let (settled_in, settled) = watch::channel(None);
-        ways.push((number, Some(way)));
+        outboxes.push((number, Some(outbox)));
         told.insert(number, settled_in);
         let publisher = publisher.counting(unsettled.clone());
         let run = publisher.run(outgoing, settled, reports.clone());
@@ -187,13 +187,13 @@ async fn open(
         world: world.clone(),
         epoch: holding.epoch,
         patience: roles.patience,
-        is_parking: ways.iter().any(|(_, way)| way.is_none()),
+        is_parking: outboxes.iter().any(|(_, outbox)| outbox.is_none()),
         told,
     };
     let until = parts.shutdown.finished.clone();
     follow.start(&started.stages, until, parts.stop.clone())?;
     let counts = (KnownVersion::default(), unsettled);
-    Ok(RelayOutbox::new(roles.partitions, ways.into_iter(), reports.clone(), counts))
+    Ok(RelayOutbox::new(roles.partitions, outboxes.into_iter(), reports.clone(), counts))
 }
 
 /// Looks what the owners of the partitions have settled, and whether they lack anything.
