@@ -9,7 +9,7 @@ use crate::config::settings::Endpoint;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::address;
 use crate::endpoints::admin::record::EndpointRecord;
-use crate::endpoints::admin::unknown;
+use crate::endpoints::admin::refusals::unknown;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::endpoints::registry::snapshot::ListedEndpoint;

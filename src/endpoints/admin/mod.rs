@@ -11,11 +11,13 @@
 //! | --- | --- |
 //! | `address` | Judges the addresses of an endpoint when it is saved |
 //! | `admit` | Whether an endpoint can be served and may be changed here |
+//! | `changes` | The calls that change endpoints |
 //! | `examine` | Looks without touching |
 //! | `follow` | What other members have changed holds here as well |
 //! | `pause` | A pause, the end of a 410, a try at once |
 //! | `probe` | Sends a test event |
 //! | `record` | One endpoint as its maker wrote it, and how that is stored |
+//! | `refusals` | What a call is refused for |
 //! | `reload` | The configuration was read again |
 //! | `rename` | Another name for an endpoint |
 //! | `rotation` | Secrets that take the place of others |
@@ -25,11 +27,13 @@
 
 mod address;
 mod admit;
+mod changes;
 mod examine;
 mod follow;
 mod pause;
 mod probe;
 pub(crate) mod record;
+mod refusals;
 mod reload;
 mod rename;
 mod rotation;
@@ -46,7 +50,6 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -55,7 +58,6 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::answers::admin_answer::AdminAnswer;
-use crate::api::answers::endpoint_answers::EndpointRemoval;
 use crate::api::answers::endpoint_answers::TestReport;
 use crate::api::requests::endpoint_calls::AdminCall;
 use crate::api::requests::endpoint_calls::AdminOutcome;
@@ -64,17 +66,18 @@ use crate::api::requests::endpoint_calls::AdminRequest;
 use crate::api::requests::endpoint_calls::TestWish;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
-use crate::config::api_document;
 use crate::config::configuration::Settings;
 use crate::endpoints::admin::record::EndpointRecord;
 use crate::endpoints::admin::record::RecordSeal;
-use crate::endpoints::admin::record::set;
+use crate::endpoints::admin::refusals::PROBES_MAX;
+use crate::endpoints::admin::refusals::busy;
+use crate::endpoints::admin::refusals::no_client;
+use crate::endpoints::admin::refusals::room_for;
+use crate::endpoints::admin::refusals::unknown;
 use crate::endpoints::admin::shared::LOOK_EVERY;
 use crate::endpoints::admin::shared::SharedEndpoints;
 use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
-use crate::endpoints::registry::change::EndpointChange;
-use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::flow::time::Timestamp;
 use crate::pipeline::handles::SharedHandles;
@@ -83,9 +86,6 @@ use crate::telemetry::metrics::WalhookMetrics;
 
 /// Calls that wait for their turn.
 pub(crate) const CALLS_MAX: usize = 16;
-
-/// Test events under way.
-const PROBES_MAX: usize = 8;
 
 /// When a secret's time is over and that could not be written down, it is tried again after this.
 const EXPIRY_RETRY: Duration = Duration::from_secs(1);
@@ -294,126 +294,6 @@ impl EndpointAdmin {
         AdminResult::Now(outcome)
     }
 
-    async fn create(&mut self, orders: &RegistryHandle, document: Json, who: &str) -> AdminOutcome {
-        require_object(&document)?;
-        let record = EndpointRecord::new(document, None);
-        let name = record.name();
-        self.add(orders, record, who).await?;
-        self.show(orders, &name)
-    }
-
-    async fn add(
-        &mut self,
-        orders: &RegistryHandle,
-        record: EndpointRecord,
-        who: &str,
-    ) -> Result<(), AdminRefusal> {
-        let endpoint = self.checked(&record).await?;
-        let name = endpoint.name.to_string();
-        self.refuse_leftovers(orders, &endpoint).await?;
-        let change =
-            EndpointChange::Add { endpoint: Box::new(endpoint), origin: EndpointOrigin::Api };
-        self.save(orders, vec![change], record, who).await?;
-        tracing::info!(endpoint = name, who, "endpoint is made");
-        Ok(())
-    }
-
-    async fn replace(
-        &mut self,
-        orders: &RegistryHandle,
-        name: &str,
-        mut document: Json,
-        who: &str,
-    ) -> AdminOutcome {
-        let before = self.own(orders, name)?;
-        require_object(&document)?;
-        if document.get("name").is_none() {
-            set(&mut document, "name", Json::from(name));
-        }
-        if document.get("name").and_then(Json::as_str) != Some(name) {
-            let detail = format!(
-                "here an endpoint keeps its name: leave `name` out, or write {name:?}; to give it \
-                 another one, POST /api/v1/endpoints/{name}/rename"
-            );
-            return Err(AdminRefusal::new(422, detail));
-        }
-        refuse_carrying_off(&document, before)?;
-        before.unmask(&mut document);
-        let record = EndpointRecord { document, ..before.clone() };
-        self.change(orders, record, who).await?;
-        tracing::info!(endpoint = name, who, "endpoint is changed");
-        self.show(orders, name)
-    }
-
-    async fn patch(
-        &mut self,
-        orders: &RegistryHandle,
-        name: &str,
-        patch: &Json,
-        who: &str,
-    ) -> AdminOutcome {
-        let mut document = self.own(orders, name)?.masked();
-        require_object(patch)?;
-        view::merge(&mut document, patch);
-        self.replace(orders, name, document, who).await
-    }
-
-    async fn switch(
-        &mut self,
-        orders: &RegistryHandle,
-        name: &str,
-        enabled: bool,
-        who: &str,
-    ) -> AdminOutcome {
-        if enabled && !self.records.contains_key(name) {
-            return self.enable(orders, name, who).await;
-        }
-        let mut record = self.own(orders, name)?.clone();
-        record.switch(enabled);
-        self.change(orders, record, who).await?;
-        tracing::info!(endpoint = name, enabled, who, "endpoint is switched");
-        self.show(orders, name)
-    }
-
-    async fn delete(&mut self, orders: &RegistryHandle, name: &str, who: &str) -> AdminOutcome {
-        let mut record = self.own(orders, name)?.clone();
-        record.is_leaving = true;
-        let change = EndpointChange::Remove(name.into());
-        self.save(orders, vec![change], record, who).await?;
-        tracing::info!(endpoint = name, who, "endpoint is being removed");
-        Ok(AdminAnswer::Removal(EndpointRemoval { name: name.to_owned(), state: "removing" }))
-    }
-
-    /// Other settings for an endpoint that there is.
-    async fn change(
-        &mut self,
-        orders: &RegistryHandle,
-        record: EndpointRecord,
-        who: &str,
-    ) -> Result<(), AdminRefusal> {
-        let endpoint = self.checked(&record).await?;
-        self.save(orders, vec![EndpointChange::Replace(Box::new(endpoint))], record, who).await
-    }
-
-    /// Has the registry make the changes and write down the record.
-    async fn save(
-        &mut self,
-        orders: &RegistryHandle,
-        changes: Vec<EndpointChange>,
-        mut record: EndpointRecord,
-        who: &str,
-    ) -> Result<(), AdminRefusal> {
-        let row = record.row(who, &self.seal);
-        let row = row.map_err(|error| AdminRefusal::new(409, error.to_string()))?;
-        let saved = orders.give(changes, Some(row)).await.map_err(refused)?;
-        if let Some(row) = saved {
-            record.created = (row.created_at, row.created_by);
-            record.updated = (row.updated_at, row.updated_by);
-        }
-        self.records.insert(record.name(), record);
-        Ok(())
-    }
-
     fn test(
         &self,
         orders: &RegistryHandle,
@@ -454,11 +334,6 @@ impl EndpointAdmin {
     }
 }
 
-/// Nothing can be sent to the endpoint at the moment.
-fn no_client(error: anyhow::Error) -> AdminRefusal {
-    AdminRefusal::new(503, format!("{error:#}"))
-}
-
 /// What a request comes to.
 enum AdminResult {
     Now(AdminOutcome),
@@ -474,66 +349,4 @@ async fn asked_to_follow(shared: &mut Option<SharedEndpoints>) -> Option<oneshot
         Some(shared) => shared.follows.recv().await,
         None => None,
     }
-}
-
-fn room_for(probes: usize) -> Result<(), AdminRefusal> {
-    if probes < PROBES_MAX {
-        return Ok(());
-    }
-    Err(busy())
-}
-
-fn busy() -> AdminRefusal {
-    let detail = format!("{PROBES_MAX} tests are under way: try again in a moment");
-    AdminRefusal::new(503, detail)
-}
-
-fn unknown(name: &str) -> AdminRefusal {
-    AdminRefusal::new(
-        404,
-        format!(
-            "there is no endpoint {name}: `walhook endpoints list` and /api/v1/endpoints show those that there are"
-        ),
-    )
-}
-
-/// Credentials of one host are not sent to another because somebody has corrected a URL.
-fn refuse_carrying_off(document: &Json, before: &EndpointRecord) -> Result<(), AdminRefusal> {
-    let kept = api_document::carried_off(document, &before.document);
-    if kept.is_empty() {
-        return Ok(());
-    }
-    let detail = format!(
-        "the URL leads to another host, and {} would be sent there: give each anew, or take it away with \
-         null; what signs (secret) is kept",
-        kept.join(", ")
-    );
-    let what = "is kept for another host: give it anew, or null";
-    let errors = kept.into_iter().map(|key| (key, what.to_owned())).collect();
-    Err(AdminRefusal { errors, ..AdminRefusal::new(422, detail) })
-}
-
-fn require_object(document: &Json) -> Result<(), AdminRefusal> {
-    match document {
-        Json::Object(_) => Ok(()),
-        _ => Err(AdminRefusal::new(
-            400,
-            "the body must be an object with the keys of an [[endpoint]]",
-        )),
-    }
-}
-
-fn refused(error: RegistryError) -> AdminRefusal {
-    let status = match &error {
-        RegistryError::NameTaken { .. }
-        | RegistryError::Outrun
-        | RegistryError::NotRenamed { .. }
-        | RegistryError::Leaving { .. }
-        | RegistryError::TooMany { .. } => 409,
-        RegistryError::Unknown { .. } => 404,
-        RegistryError::Unusable(_) => 422,
-        RegistryError::Unsaved(_) | RegistryError::NotShared(_) | RegistryError::Stopping => 503,
-    };
-    let text = format!("{:#}", anyhow::Error::new(error));
-    AdminRefusal::new(status, text)
 }

@@ -4,8 +4,8 @@
 use crate::api::requests::endpoint_calls::AdminOutcome;
 use crate::api::requests::endpoint_calls::AdminRefusal;
 use crate::endpoints::admin::EndpointAdmin;
-use crate::endpoints::admin::refused;
-use crate::endpoints::admin::unknown;
+use crate::endpoints::admin::refusals::refused;
+use crate::endpoints::admin::refusals::unknown;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::change::EndpointChange;
 
