@@ -4,13 +4,13 @@
 //! given none is named by what it is, never by its place in a list: to move, insert or remove another one
 //! changes nothing for it.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use ring::digest;
 use url::Url;
 
 use crate::config::toml_file::toml_field::FieldReader;
+use crate::flow::hex::hex_of;
 
 const CHARS_MAX: usize = 64;
 
@@ -62,10 +62,7 @@ pub(super) fn hashed(shown: &str, whole: &str) -> String {
     if !name.is_empty() {
         name.push('-');
     }
-    for byte in hash.as_ref().iter().take(HASH_BYTES) {
-        // A String takes whatever is written to it.
-        let _written = write!(name, "{byte:02x}");
-    }
+    name.push_str(&hex_of(hash.as_ref().get(..HASH_BYTES).unwrap_or_default()));
     name
 }
 

@@ -1,4 +1,4 @@
-//! Hexadecimal digits, PostgreSQL's text of a bytea, as base64.
+//! Hexadecimal digits: of bytes, as bytes, and PostgreSQL's text of a bytea as base64.
 
 /// Appends the base64 (RFC 4648, section 4) of these digits, three bytes at a time; `None` if one of
 /// them is none, or one is left over.
@@ -25,6 +25,19 @@ pub(crate) fn hex_to_base64(out: &mut Vec<u8>, hex: &[u8]) -> Option<()> {
 pub(crate) fn hex_of(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
     digits.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
+}
+
+/// The bytes of these digits; `None` if one of them is none, or there are not as many as it takes.
+pub(crate) fn bytes_of<const BYTES: usize>(digits: &[u8]) -> Option<[u8; BYTES]> {
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let mut bytes = [0; BYTES];
+    if pairs.len() != BYTES {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+    }
+    Some(bytes)
 }
 
 /// Whether these are hexadecimal digits of whole bytes.

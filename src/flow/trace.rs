@@ -11,6 +11,7 @@ use http::HeaderValue;
 
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
+use crate::flow::hex::bytes_of;
 
 /// The header, and the name under which a body keeps what its writer gave.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -114,13 +115,7 @@ fn lower_hex<const BYTES: usize>(digits: &[u8]) -> Option<[u8; BYTES]> {
     if digits.len() != BYTES * 2 || digits.iter().any(u8::is_ascii_uppercase) {
         return None;
     }
-    let mut bytes = [0; BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        let digit = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
+    bytes_of(digits)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::config::settings::InboundSource;
 use crate::config::settings::SignatureEncoding;
 use crate::config::settings::SignedPart;
 use crate::config::settings::StandardKey;
+use crate::flow::hex::hex_of;
 use crate::inbound::refusal::InboundRefusal;
 use crate::inbound::request::CallbackRequest;
 use crate::inbound::row::CallbackRow;
@@ -85,7 +86,7 @@ pub(super) fn callback(
     }
     let mac = mac(callbacks.key.reveal(), &content);
     let ours = match scheme.encoding {
-        SignatureEncoding::Hex => mac.iter().map(|byte| format!("{byte:02x}")).collect(),
+        SignatureEncoding::Hex => hex_of(&mac),
         SignatureEncoding::Base64 => BASE64_STANDARD.encode(&mac),
     };
     let ours = format!("{}{ours}", scheme.prefix);
@@ -133,8 +134,7 @@ fn row(
         Some(id) => format!("{}/id/{id}", source.name),
         None => {
             let hash = ring::digest::digest(&ring::digest::SHA256, &request.body);
-            let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{}/body/{hash}", source.name)
+            format!("{}/body/{}", source.name, hex_of(hash.as_ref()))
         }
     };
     let kind = source.kinds.get(&event).copied().unwrap_or(CallbackKind::System);

@@ -1,4 +1,4 @@
-//! Places of which somebody may have some when their number changes.
+//! A counting semaphore whose number of places can change while it is used.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;

@@ -159,10 +159,9 @@ impl SendFence {
 
     /// Makes sure that there is a session.
     async fn open(&self, session: &mut Option<SqlSession>) -> Result<(), StoreError> {
-        if session.is_none() {
-            let server = &self.settings.server;
-            *session = Some(store::connect_within(server, store::ANSWER_SOON).await?);
-        }
+        let server = &self.settings.server;
+        let open = SqlSession::take_or_connect(session, server, store::ANSWER_SOON).await?;
+        *session = Some(open);
         Ok(())
     }
 

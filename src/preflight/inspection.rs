@@ -50,10 +50,8 @@ impl InspectionSessions {
         &mut self,
         server: &ServerSettings,
     ) -> Result<&mut SqlSession, StoreError> {
-        let open = match self.plain.take() {
-            Some(open) => open,
-            None => store::connect_within(server, store::ANSWER_SOON).await?,
-        };
+        let kept = &mut self.plain;
+        let open = SqlSession::take_or_connect(kept, server, store::ANSWER_SOON).await?;
         Ok(self.plain.insert(open))
     }
 

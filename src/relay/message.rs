@@ -268,7 +268,7 @@ fn decode_event(
             return Err(MessageError::Short);
         }
         // Of its own: an event that waits for long must not hold those that came with it.
-        let body = match payload.len() == shape.bytes {
+        let body = match before.is_none() && payload.len() == shape.bytes {
             true => payload.split_to(shape.bytes),
             false => Bytes::copy_from_slice(&payload.split_to(shape.bytes)),
         };

@@ -16,6 +16,7 @@ use ring::rand::SecureRandom;
 use ring::rand::SystemRandom;
 
 use crate::config::secret::Secret;
+use crate::flow::hex::hex_of;
 
 const VERSION: u8 = 1;
 const ID_LEN: usize = 4;
@@ -107,7 +108,7 @@ impl SealingKeys {
         let key = self.0.iter().find(|(known, _)| known == id).map(|(_, key)| key);
         let key = key.ok_or_else(|| SealError::OtherKey {
             endpoint: endpoint.to_owned(),
-            id: shown(id),
+            id: hex_of(id),
             known: self.shown(),
         })?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken())?;
@@ -126,7 +127,7 @@ impl SealingKeys {
         if self.0.is_empty() {
             return "no key at all".to_owned();
         }
-        let ids: Vec<String> = self.0.iter().map(|(id, _)| shown(id)).collect();
+        let ids: Vec<String> = self.0.iter().map(|(id, _)| hex_of(id)).collect();
         ids.join(", ")
     }
 }
@@ -144,10 +145,6 @@ fn id_of(key: &[u8; 32]) -> KeyId {
     let mut id = KeyId::default();
     id.iter_mut().zip(context.finish().as_ref()).for_each(|(place, byte)| *place = *byte);
     id
-}
-
-fn shown(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Neither name can hold a NUL, so that two pairs are never the same text.

@@ -35,6 +35,7 @@ impl Bench {
     pub(super) fn roles(&mut self) -> anyhow::Result<()> {
         self.through_a_broker()?;
         self.cpu_of_members()?;
+        self.cpu_over_tls()?;
         self.workers_in_a_row()?;
         self.takeover()?;
         self.rolling_restart()
@@ -89,8 +90,43 @@ impl Bench {
         let detail = format!("{:.1} µs of {:.1} µs", middle(&together), middle(&alone));
         let goal = Goal::AtMost { must: 1.3, aim: 1.2 };
         let values = ratios(&together, &alone);
-        self.row("CPU per delivery of tail and worker, over alone", "", values, goal, detail);
+        self.row("CPU per delivery flat out, over alone", "", values, goal, detail);
         Ok(())
+    }
+
+    /// What members are for: receivers that take their time, over TLS.
+    fn cpu_over_tls(&mut self) -> anyhow::Result<()> {
+        let url = self.stage.receiver.https(&format!("{SLOW}{TAKES}"));
+        let job = Job::Deliver(self.by_customer(EACH, &url, Some(1)));
+        let (mut alone, mut together) = (Vec::new(), Vec::new());
+        for _ in 0..self.plan.long_runs() {
+            let walhook = self.live(&job)?;
+            alone.push(self.cpu_per_delivery(|| walhook.cpu())?);
+            walhook.end(&self.stage)?;
+            let members = self.live_members(&job, 1)?;
+            together.push(self.cpu_per_delivery(|| members.cpu())?);
+            members.end(&self.stage)?;
+        }
+        let middle = |values: &[f64]| median(values).unwrap_or_default();
+        let detail = format!("{:.1} µs of {:.1} µs", middle(&together), middle(&alone));
+        let goal = Goal::AtMost { must: 1.3, aim: 1.2 };
+        let values = ratios(&together, &alone);
+        self.row("CPU per delivery over TLS, over alone", "", values, goal, detail);
+        Ok(())
+    }
+
+    /// Microseconds, while there are more rows than can be delivered.
+    fn cpu_per_delivery(&self, cpu: impl Fn() -> anyhow::Result<Duration>) -> anyhow::Result<f64> {
+        let receiver = &self.stage.receiver;
+        let millis = u64::try_from((self.plan.warm_up + self.plan.window).as_millis())?;
+        let before = receiver.events();
+        self.stage.fill_for(EACH * millis * 6 / (5 * TAKES), EACH)?;
+        receiver.wait_for(before + 1, LIMIT)?;
+        thread::sleep(self.plan.warm_up);
+        let (first, begun) = (receiver.events(), cpu()?);
+        thread::sleep(self.plan.window);
+        let spent = cpu()? - begun;
+        Ok(spent.as_secs_f64() * 1e6 / (receiver.events() - first) as f64)
     }
 
     /// Receivers take their time, so that what each worker can do is the same on any machine.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 /// Which addresses may be dialled for an endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AddressPolicy {
@@ -20,15 +22,12 @@ pub struct AllowedBlocks([Option<AddressBlock>; BLOCKS_MAX]);
 /// More than this is a network of its own, and better listed by what it has in common.
 pub(crate) const BLOCKS_MAX: usize = 8;
 
-/// Of an IPv6 address, also of one that stands for an IPv4 address (RFC 4291, 2.5.5.2).
-const MAPPED_BITS: u8 = 128;
+/// Of an IPv6 address that stands for an IPv4 address, before that (RFC 4291, 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
 
 /// The addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct AddressBlock {
-    network: IpAddr,
-    prefix: u8,
-}
+pub struct AddressBlock(IpNet);
 
 impl AllowedBlocks {
     /// Up to [`BLOCKS_MAX`] of them.
@@ -62,34 +61,20 @@ impl AddressList {
 impl AddressBlock {
     /// Reads `10.1.0.0/16`, `fd00::/8` or a single address.
     pub fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let network: IpAddr = address.parse().ok()?;
-        let bits = if network.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Some(bits), |prefix| prefix.parse().ok())?;
-        match network.to_canonical() {
+        let single = |_| text.parse::<IpAddr>().map(IpNet::from);
+        let block: IpNet = text.parse().or_else(single).ok()?;
+        match (block.addr(), block.addr().to_canonical()) {
             // `::ffff:10.0.0.0/104` is 10.0.0.0/8.
-            mapped @ IpAddr::V4(_) if bits == MAPPED_BITS => {
-                let prefix = prefix.checked_sub(MAPPED_BITS - 32)?;
-                (prefix <= 32).then_some(Self { network: mapped, prefix })
+            (IpAddr::V6(_), mapped @ IpAddr::V4(_)) => {
+                let prefix = block.prefix_len().checked_sub(MAPPED_PREFIX)?;
+                IpNet::new(mapped, prefix).ok().map(Self)
             }
-            network => (prefix <= bits).then_some(Self { network, prefix }),
+            _ => Some(Self(block)),
         }
     }
 
     /// An IPv4 address may come as an IPv6 one that stands for it.
     fn contains(&self, address: IpAddr) -> bool {
-        let same = match (self.network, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                (network.to_bits() ^ address.to_bits()).leading_zeros()
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                (network.to_bits() ^ address.to_bits()).leading_zeros()
-            }
-            _ => return false,
-        };
-        same >= u32::from(self.prefix)
+        self.0.contains(&address.to_canonical())
     }
 }

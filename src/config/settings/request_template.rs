@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderName;
+use zeroize::Zeroize;
 
 use crate::config::expression::Expression;
 use crate::config::expression::named_columns::BuiltInName;
 use crate::config::expression::named_columns::ColumnReference;
 use crate::config::expression::named_columns::ExpressionForm;
 use crate::config::expression::named_columns::NamedColumns;
+use crate::config::secret::SecretValue;
 use crate::config::template::TemplatePiece;
 
 /// Places in the path and query of a URL, and in the values of headers.
@@ -27,6 +29,16 @@ pub enum TargetPiece {
     Literal(String),
     InPath(Expression),
     InQuery(Expression),
+}
+
+impl SecretValue for Vec<TargetPiece> {
+    fn wipe(&mut self) {
+        for piece in self {
+            if let TargetPiece::Literal(text) = piece {
+                text.zeroize();
+            }
+        }
+    }
 }
 
 /// A header whose value is evaluated.

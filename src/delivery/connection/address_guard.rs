@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
+use ipnet::Ipv4Net;
+use ipnet::Ipv6Net;
 use url::Host;
 use url::Url;
 
@@ -66,57 +68,72 @@ impl fmt::Display for AddressKind {
 
 /// Never dialled, whoever wrote the endpoint: these answer anyone with credentials of the machine.
 /// AWS, Google, Azure and most others; Oracle; Alibaba; Azure's host agent.
-const METADATA_V4: &[(Ipv4Addr, u32, AddressKind)] = &[
-    (Ipv4Addr::new(169, 254, 0, 0), 16, AddressKind::Metadata),
-    (Ipv4Addr::new(100, 100, 100, 200), 32, AddressKind::Metadata),
-    (Ipv4Addr::new(192, 0, 0, 192), 32, AddressKind::Metadata),
-    (Ipv4Addr::new(168, 63, 129, 16), 32, AddressKind::Metadata),
+const METADATA_V4: &[(Ipv4Net, AddressKind)] = &[
+    (Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16), AddressKind::Metadata),
+    (Ipv4Net::new_assert(Ipv4Addr::new(100, 100, 100, 200), 32), AddressKind::Metadata),
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 192), 32), AddressKind::Metadata),
+    (Ipv4Net::new_assert(Ipv4Addr::new(168, 63, 129, 16), 32), AddressKind::Metadata),
 ];
 
 /// AWS (all services of the instance share this prefix), Google, and everything link-local.
-const METADATA_V6: &[(Ipv6Addr, u32, AddressKind)] = &[
-    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32, AddressKind::Metadata),
-    (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128, AddressKind::Metadata),
-    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, AddressKind::LinkLocal),
+const METADATA_V6: &[(Ipv6Net, AddressKind)] = &[
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
+        AddressKind::Metadata,
+    ),
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128),
+        AddressKind::Metadata,
+    ),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), AddressKind::LinkLocal),
 ];
 
-const NOT_PUBLIC_V4: &[(Ipv4Addr, u32, AddressKind)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8, AddressKind::ThisNetwork),
-    (Ipv4Addr::new(10, 0, 0, 0), 8, AddressKind::Private),
-    (Ipv4Addr::new(100, 64, 0, 0), 10, AddressKind::CarrierGrade),
-    (Ipv4Addr::new(127, 0, 0, 0), 8, AddressKind::Loopback),
-    (Ipv4Addr::new(172, 16, 0, 0), 12, AddressKind::Private),
-    (Ipv4Addr::new(192, 0, 0, 0), 24, AddressKind::Protocol),
-    (Ipv4Addr::new(192, 0, 2, 0), 24, AddressKind::Documentation),
-    (Ipv4Addr::new(192, 31, 196, 0), 24, AddressKind::Protocol), // AS112
-    (Ipv4Addr::new(192, 52, 193, 0), 24, AddressKind::Relay),    // AMT
-    (Ipv4Addr::new(192, 88, 99, 0), 24, AddressKind::Relay),
-    (Ipv4Addr::new(192, 168, 0, 0), 16, AddressKind::Private),
-    (Ipv4Addr::new(192, 175, 48, 0), 24, AddressKind::Protocol), // AS112
-    (Ipv4Addr::new(198, 18, 0, 0), 15, AddressKind::Benchmark),
-    (Ipv4Addr::new(198, 51, 100, 0), 24, AddressKind::Documentation),
-    (Ipv4Addr::new(203, 0, 113, 0), 24, AddressKind::Documentation),
-    (Ipv4Addr::new(224, 0, 0, 0), 4, AddressKind::Multicast),
-    (Ipv4Addr::new(240, 0, 0, 0), 4, AddressKind::Reserved),
+const NOT_PUBLIC_V4: &[(Ipv4Net, AddressKind)] = &[
+    (Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8), AddressKind::ThisNetwork),
+    (Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8), AddressKind::Private),
+    (Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10), AddressKind::CarrierGrade),
+    (Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8), AddressKind::Loopback),
+    (Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12), AddressKind::Private),
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 0), 24), AddressKind::Protocol),
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24), AddressKind::Documentation),
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 31, 196, 0), 24), AddressKind::Protocol), // AS112
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 52, 193, 0), 24), AddressKind::Relay),    // AMT
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 88, 99, 0), 24), AddressKind::Relay),
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16), AddressKind::Private),
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 175, 48, 0), 24), AddressKind::Protocol), // AS112
+    (Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15), AddressKind::Benchmark),
+    (Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24), AddressKind::Documentation),
+    (Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24), AddressKind::Documentation),
+    (Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4), AddressKind::Multicast),
+    (Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4), AddressKind::Reserved),
 ];
 
-const NOT_PUBLIC_V6: &[(Ipv6Addr, u32, AddressKind)] = &[
-    (Ipv6Addr::UNSPECIFIED, 128, AddressKind::ThisNetwork),
-    (Ipv6Addr::LOCALHOST, 128, AddressKind::Loopback),
-    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64, AddressKind::Reserved),
-    (Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0), 64, AddressKind::Reserved), // dummy prefix, RFC 9780
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, AddressKind::Relay),   // Teredo
-    (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48, AddressKind::Benchmark),
+const NOT_PUBLIC_V6: &[(Ipv6Net, AddressKind)] = &[
+    (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), AddressKind::ThisNetwork),
+    (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), AddressKind::Loopback),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64), AddressKind::Reserved),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0), 64), AddressKind::Reserved), // dummy prefix, RFC 9780
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32), AddressKind::Relay), // Teredo
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48), AddressKind::Benchmark),
     // With the anycast addresses, AMT, AS112, ORCHID and drones' ids in it: none receives webhooks.
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, AddressKind::Protocol),
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, AddressKind::Documentation),
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, AddressKind::Relay), // 6to4
-    (Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0), 48, AddressKind::Protocol), // AS112
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, AddressKind::Documentation),
-    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16, AddressKind::Protocol), // segment routing
-    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, AddressKind::Private),
-    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, AddressKind::Private), // site-local, RFC 3879
-    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, AddressKind::Multicast),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), AddressKind::Protocol),
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+        AddressKind::Documentation,
+    ),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), AddressKind::Relay), // 6to4
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0), 48),
+        AddressKind::Protocol,
+    ), // AS112
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+        AddressKind::Documentation,
+    ),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16), AddressKind::Protocol), // segment routing
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7), AddressKind::Private),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10), AddressKind::Private), // site-local, RFC 3879
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), AddressKind::Multicast),
 ];
 
 /// Decides about one address that is about to be dialled.
@@ -150,11 +167,8 @@ pub(crate) fn check_host(url: &Url, policy: AddressPolicy) -> Result<(), Address
 }
 
 fn refused_v4(address: Ipv4Addr, policy: AddressPolicy) -> Option<AddressKind> {
-    let bits = address.to_bits();
-    let hit = |&&(network, prefix, _): &&(Ipv4Addr, u32, AddressKind)| {
-        (bits ^ network.to_bits()).leading_zeros() >= prefix
-    };
-    let kind = |&(_, _, kind)| kind;
+    let hit = |(network, _): &&(Ipv4Net, AddressKind)| network.contains(&address);
+    let kind = |&(_, kind)| kind;
     let metadata = METADATA_V4.iter().find(hit).map(kind);
     match policy {
         AddressPolicy::Operator => metadata,
@@ -163,11 +177,8 @@ fn refused_v4(address: Ipv4Addr, policy: AddressPolicy) -> Option<AddressKind> {
 }
 
 fn refused_v6(address: Ipv6Addr, policy: AddressPolicy) -> Option<AddressKind> {
-    let bits = address.to_bits();
-    let hit = |&&(network, prefix, _): &&(Ipv6Addr, u32, AddressKind)| {
-        (bits ^ network.to_bits()).leading_zeros() >= prefix
-    };
-    let kind = |&(_, _, kind)| kind;
+    let hit = |(network, _): &&(Ipv6Net, AddressKind)| network.contains(&address);
+    let kind = |&(_, kind)| kind;
     let metadata = METADATA_V6.iter().find(hit).map(kind);
     let own = match policy {
         AddressPolicy::Operator => metadata,

@@ -91,10 +91,8 @@ impl SharedEndpoints {
     }
 
     pub(super) async fn session(&mut self) -> Result<SqlSession, StateError> {
-        match self.session.take() {
-            Some(session) => Ok(session),
-            None => Ok(store::connect_within(&self.state, store::ANSWER_SOON).await?),
-        }
+        let kept = &mut self.session;
+        Ok(SqlSession::take_or_connect(kept, &self.state, store::ANSWER_SOON).await?)
     }
 
     /// Names an endpoint that is not what the state says, once.

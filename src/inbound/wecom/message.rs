@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::config::settings::CallbackKind;
 use crate::config::settings::StatusFields;
+use crate::flow::hex::hex_of;
 use crate::inbound::row::CallbackRow;
 
 const MESSAGES: [&str; 12] = [
@@ -138,7 +139,7 @@ fn dedupe_key(source: &str, fields: &Map<String, Value>, is_event: bool, event: 
     sorted.sort_by_key(|(name, _)| name.as_str());
     let whole: String = sorted.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let hash = digest(&SHA256, whole.as_bytes());
-    let hash: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex_of(hash.as_ref().get(..16).unwrap_or_default());
     let user = of("FromUserName").or_else(|| of("from.userid")).unwrap_or_default();
     let created = of("CreateTime").unwrap_or_default();
     format!("{source}/event/{user}/{created}/{event}/{hash}")

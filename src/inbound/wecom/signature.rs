@@ -7,6 +7,7 @@ use ring::digest::Context;
 use ring::digest::SHA1_FOR_LEGACY_USE_ONLY;
 
 use crate::config::secret::is_same;
+use crate::flow::hex::hex_of;
 
 /// The hex digest that `msg_signature` has to be.
 pub fn signature(token: &str, timestamp: &str, nonce: &str, encrypted: &str) -> String {
@@ -16,7 +17,7 @@ pub fn signature(token: &str, timestamp: &str, nonce: &str, encrypted: &str) -> 
     for part in parts {
         context.update(part.as_bytes());
     }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex_of(context.finish().as_ref())
 }
 
 /// Whether `given` is that signature, in constant time.

@@ -207,7 +207,8 @@ impl RelayOutbox {
         let published = self.partitions.values_mut().filter(|one| one.publisher.is_some());
         for partition in published {
             let is_due = partition.has_news || partition.marked_at.elapsed() >= MARK_EVERY;
-            if is_due && partition.marked < self.passed {
+            // Rows of backfills stand before what is passed: only a mark closes the last one.
+            if is_due && (partition.has_news || partition.marked < self.passed) {
                 partition.collected.push(Outgoing::Mark(self.passed));
                 partition.marked = self.passed;
                 (partition.marked_at, partition.has_news) = (Instant::now(), false);

@@ -64,10 +64,6 @@ impl ServerTransport {
         &self.at
     }
 
-    pub fn is_encrypted(&self) -> bool {
-        matches!(self.socket, ServerSocket::Tls(_))
-    }
-
     /// What ties a SCRAM exchange to this TLS session (`tls-server-end-point`, RFC 5929).
     pub fn end_point(&self) -> Option<Vec<u8>> {
         let ServerSocket::Tls(stream) = &self.socket else { return None };
