@@ -119,7 +119,7 @@ impl App {
         let mut tasks = TaskOwner::new();
         let mut handles = SharedHandles::new(&settings);
         otlp::start(&settings, &mut handles, &mut tasks)?;
-        handles.metrics.reloaded(true, host_now());
+        handles.metrics.reload_taken_up(host_now());
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
         let (registry, admin) =
             (Arc::default(), api::requests::endpoint_calls::AdminSender::default());

@@ -195,7 +195,7 @@ async fn reread(
         let read = tokio::task::spawn_blocking(move || read_again(&global)).await;
         match read.context("the configuration could not be read again")? {
             Some(settings) => drop(reloads.send_replace(Some(Arc::new(settings)))),
-            None => metrics.reloaded(false, host_now()),
+            None => metrics.reload_refused(),
         }
     }
     std::future::pending().await

@@ -1,3 +1,5 @@
+//! `clock`, by cases.
+
 use super::*;
 
 const HOUR: i64 = 3600;

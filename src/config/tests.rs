@@ -9,9 +9,9 @@ use crate::config::settings::RetryDelays;
 use crate::config::settings::Signing;
 use crate::config::settings::StandardKey;
 
-mod contracts;
 mod reference;
 mod refusals;
+mod systems;
 
 /// Enough of everything, so that a test can name the one thing it is about.
 const SOUND: &str = "webhook.urls = [\"http://h/\"]\n";

@@ -1,9 +1,9 @@
 //! One attempt: complete the body, authenticate, sign, send, judge.
 //!
 //! ```text
-//! queue ─ Lease ─▶ [http] ─ Exchange ─▶ queue, ledger
+//! lane ─ Lease ─▶ [http] ─ HttpExchange ─▶ lane, ledger
 //!                    ├ body      the events' bodies as of this attempt, whole or streamed
-//!                    ├ gate      no socket is written to while another walhook may have the slot
+//!                    ├ write_gate   no socket is written to while another walhook may have the slot
 //!                    ├ headers   fixed ones, auth, ids, sign; a token (oauth)
 //!                    ├ request_template   path, query and headers that differ from event to event
 //!                    ├ site      where the URL leads, also through a proxy (tunnel)

@@ -1,7 +1,7 @@
 //! Change to event: which changes become which events, with which body.
 //!
 //! ```text
-//! source ─ Change ─▶ [route ─▶ plan ─▶ expiry ─▶ payload] ─ Event ─▶ queue
+//! source ─ CommittedChange ─▶ [route ─▶ plan ─▶ expiry ─▶ payload] ─ Event ─▶ lanes
 //! ```
 //!
 //! Pure, but for one warning for each expression that fails: a change, the rules and the time in;

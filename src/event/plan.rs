@@ -2,7 +2,7 @@
 //! nothing, without a search by name.
 //!
 //! ```text
-//! Rule + Relation ─▶ Plan;  Change ─▶ [plan] gate, age, dedupe, takers, bodies, keys ─▶ Routed
+//! RulePlan + Relation ─▶ TablePlan;  CommittedChange ─▶ [plan] filter, age, dedupe, takers, bodies, keys ─▶ RoutedEvent
 //! ```
 
 pub(crate) mod filter;

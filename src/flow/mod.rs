@@ -5,6 +5,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `backfill` | How far backfills have come, and rows that have moved |
 //! | `backlog` | Parked deliveries |
 //! | `body` | Bodies |
 //! | `budget` | A limit in bytes on the rows that are in memory at once, over all lanes |
@@ -19,8 +20,8 @@
 //! | `hex` | Hexadecimal digits, PostgreSQL's text of a bytea, as base64 |
 //! | `key` | Keys |
 //! | `lease` | One request to make |
-//! | `nearest_name` | Which of the known names a misspelt one was meant to be |
 //! | `lsn` | Positions in PostgreSQL's write-ahead log |
+//! | `nearest_name` | Which of the known names a misspelt one was meant to be |
 //! | `park_reason` | Why a delivery was parked |
 //! | `partition` | The parts that a source's endpoints fall into |
 //! | `quote` | Identifiers and texts in SQL |

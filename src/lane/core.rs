@@ -20,6 +20,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `backlog_limits` | What is parked for too long, or too much, or has expired |
+//! | `backlog_model` | A lane beside a backlog, against a model of both |
 //! | `breaker` | The circuit breaker |
 //! | `concurrency` | How many requests may be in flight at once |
 //! | `counts` | What a lane holds, and what it gives back |
@@ -27,6 +28,7 @@
 //! | `dispatch` | What is sent next: retries and fresh events, alone or in batches |
 //! | `live` | What can be changed while the lane runs |
 //! | `memory_pressure` | Makes room for something large |
+//! | `model` | A lane in memory alone, against a model |
 //! | `order` | Who stands behind whom, by key |
 //! | `outcome` | What follows from the outcome of a request |
 //! | `pace` | The rate limit, and the ramp after an outage |

@@ -1,9 +1,9 @@
 //! One lane per endpoint: order by key, capacity, batches, retry times, parking.
 //!
 //! ```text
-//! pump ─ LaneSender ─▶ [task ─ Lane] ─ Lease ─▶ attempt ─ Exchange ─▶ [task] ─ Report ─▶ ledger
-//!          │  resend ─ ReplaySender ─▶ │             given by app               │
-//!          └── waits for a place       └◀── refill, given by app ◀── backlog ◀──┘
+//! pump ─ LaneSender ─▶ [task ─ Lane] ─ Lease ─▶ attempt ─ HttpExchange ─▶ [task] ─ LaneReport ─▶ ledger
+//!          │  redelivery ─ ReplaySender ─▶ │             LaneServices               │
+//!          └── waits for a place       └◀── read_backlog, of LaneServices ◀── backlog ◀──┘
 //! ```
 //!
 //! | file | holds |
@@ -11,11 +11,14 @@
 //! | `capacity` | The places of one lane |
 //! | `cell` | A lane that is there while it has work |
 //! | `core` | What a lane decides, without I/O |
+//! | `error` | Why a lane has ended |
 //! | `gauges` | What a lane holds and how it does |
 //! | `in_flight` | The requests of one lane |
 //! | `in_flight_total` | How many requests all lanes have in flight together |
 //! | `message` | What comes into a lane |
 //! | `overflow_delay` | How long a sender waits for a full lane |
+//! | `samples` | Events, outcomes and services for the tests |
+//! | `semaphore` | A counting semaphore whose number of places can change |
 //! | `sender` | The ways into a lane: for events, changes, replays |
 //! | `services` | What a lane has others do: requests, time, the right to send, the backlog |
 //! | `settings` | What a lane has to know about its endpoint |

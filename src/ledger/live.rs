@@ -2,7 +2,7 @@
 //! since.
 //!
 //! ```text
-//! state ─ Entry ─▶ [LiveBooks] ◀─ Opened, Settlement ─ pump, lanes
+//! state ─ BookEntry ─▶ [LiveBooks] ◀─ PumpReport, Settlement ─ pump, lanes
 //!                       └─ gauges and counters ─▶ /metrics
 //! ```
 //!

@@ -1,9 +1,9 @@
 //! Outcomes: the state in Postgres, counters, log lines, the watermark.
 //!
 //! ```text
-//! pump ─ Opened ─▶ [ledger] ─ Flush ─▶ schema walhook
-//! lanes ─ Report ─▶    │
-//! registry ─ Edit ───▶    │
+//! pump ─ PumpReport ─▶ [ledger] ─ StateFlush ─▶ schema walhook
+//! lanes ─ LaneReport ─▶   │
+//! registry ─ EndpointsEdit ─▶│
 //!                      └ once committed: confirmed LSN ─▶ source
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! What notes come to in the books.
 //!
 //! ```text
-//! Tally of one version, who took what ─▶ [CommonBooks] ─ Posting ─▶ live, pending
+//! EventTally of one version, who took what ─▶ [CommonBooks] ─ BookPosting ─▶ live, pending
 //! ```
 //!
 //! Pure. An event counts for every endpoint, and most of many do not take it: what all of them count

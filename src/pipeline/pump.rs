@@ -1,8 +1,8 @@
 //! The pump: reads from the source, routes, and hands events to the lanes.
 //!
 //! ```text
-//! source ─ Captured ─▶ route ─ Event ─▶ lanes
-//!                        └─ Opened ─▶ ledger (first, so that it knows what is owed)
+//! source ─ CapturedItem ─▶ route ─ Event ─▶ lanes
+//!                        └─ PumpReport ─▶ ledger (first, so that it knows what is owed)
 //! ```
 //!
 //! Runs on the source's thread. While a lane or the memory budget is full it waits, and so nothing

@@ -1,9 +1,9 @@
 //! Joins messages into changes: knows the relations and the current transaction.
 //!
 //! ```text
-//! pgoutput ─ PgOutput ─▶ [assemble] ─ Captured ─▶ event
+//! pgoutput ─ PgOutput ─▶ [assemble] ─ CapturedItem ─▶ event
 //!                         │      ▲
-//!                 Questions      Answers (types)
+//!                 TypeQuestions  TypeAnswers (types)
 //! ```
 //!
 //! Pure: what a Relation message does not tell (types that are not built in, a primary key that is

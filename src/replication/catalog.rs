@@ -1,7 +1,7 @@
 //! Looks at a server, its tables, publication and slot, and makes what is missing.
 //!
 //! ```text
-//! settings ─ Wanted ─▶ [facts] queries ─▶ [judge] (pure) ─▶ Report ─▶ `walhook check`
+//! settings ─ WantedObjects ─▶ [facts] queries ─▶ [judge] (pure) ─▶ CheckReport ─▶ `walhook check`
 //!                                                              └────▶ prepare ─▶ `walhook run`
 //! ```
 //!

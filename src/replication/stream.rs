@@ -1,7 +1,7 @@
 //! The stream of changes of one slot, kept alive.
 //!
 //! ```text
-//! socket ─▶ wire ─ Frame ─▶ pgoutput ─▶ assemble ─ Captured ─▶ app::pump
+//! socket ─▶ wire ─ WireFrame ─▶ pgoutput ─▶ assemble ─ CapturedItem ─▶ pump
 //! confirmed LSN ─▶ feedback ─▶ socket
 //! ```
 //!

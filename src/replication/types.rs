@@ -1,7 +1,7 @@
 //! What PostgreSQL's types are made of: how a column's text becomes JSON.
 //!
 //! ```text
-//! assemble ─ Questions ─▶ [types] ─ Answers ─▶ assemble
+//! assemble ─ TypeQuestions ─▶ [types] ─ TypeAnswers ─▶ assemble
 //! ```
 //!
 //! Built-in types are known by their OIDs, which never change. For the others (enums, domains,

@@ -26,7 +26,7 @@ use crate::store::progress::guard;
 use crate::store::progress::lineage::forget;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
-use crate::store::sql::clean;
+use crate::store::sql::clean_ascii;
 use crate::store::sql::int;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
@@ -218,7 +218,7 @@ pub(crate) async fn switch(
     params.put(Type::INT8, id.0);
     params.column(Type::TEXT_ARRAY, from.iter().map(|state| state.as_str()));
     params.put(Type::TEXT, to.as_str());
-    params.put(Type::TEXT, reason.map(|reason| clean(reason, false)));
+    params.put(Type::TEXT, reason.map(|reason| clean_ascii(reason)));
     params.put(Type::TIMESTAMPTZ, now);
     // What is over looks for no row any more.
     let update = "WITH gone AS (DELETE FROM walhook.backfill_moves
@@ -273,7 +273,7 @@ pub(crate) async fn explain(
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, id.0);
-    params.put(Type::TEXT, reason.map(|reason| clean(reason, false)));
+    params.put(Type::TEXT, reason.map(|reason| clean_ascii(reason)));
     let update = "UPDATE walhook.backfills SET reason = $3
                    WHERE slot = $1 AND id = $2 AND state = 'running'
                      AND reason IS DISTINCT FROM $3";

@@ -1,7 +1,7 @@
 //! One flush of the ledger: everything that happened since the last one, in one transaction.
 //!
 //! ```text
-//! ledger ─ Flush ─▶ [commit] fence ─▶ books, dead letters ─▶ backlog and push log by COPY ─▶ COMMIT
+//! ledger ─ StateFlush ─▶ [commit] fence ─▶ books, dead letters ─▶ backlog and push log by COPY ─▶ COMMIT
 //! ```
 //!
 //! Either all of it is in the tables or nothing: the books balance and progress never runs ahead of

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use crate::flow::lsn::Lsn;
 use crate::flow::time::Timestamp;
 use crate::store::sql::SqlParams;
-use crate::store::sql::clean;
+use crate::store::sql::clean_ascii;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
@@ -36,7 +36,7 @@ pub(crate) async fn book(
     params.put(Type::PG_LSN, skipped.commit);
     params.put(Type::INT8, skipped.sent);
     // What PostgreSQL said is in ASCII where it cites bytes; a database's own encoding may lack more.
-    params.put(Type::TEXT, clean(&skipped.reason, false));
+    params.put(Type::TEXT, clean_ascii(&skipped.reason));
     let insert = "INSERT INTO walhook.gaps (slot, commit_lsn, sent, reason) \
                   VALUES ($1, $2, $3, $4) ON CONFLICT (slot, commit_lsn) DO NOTHING";
     client.query_typed(insert, &params.list()).await?;

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
 use crate::store::sql::SqlParams;
-use crate::store::sql::clean;
+use crate::store::sql::clean_ascii;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
@@ -36,7 +36,7 @@ pub(crate) async fn beat(
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, member);
-    params.put(Type::TEXT, clean(name, false));
+    params.put(Type::TEXT, clean_ascii(name));
     params.put(Type::TEXT, address);
     let upsert = "INSERT INTO walhook.members (slot, member, name, address) VALUES ($1, $2, $3, $4)
                   ON CONFLICT (slot, member) DO UPDATE SET seen_at = now()";

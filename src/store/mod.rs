@@ -1,10 +1,10 @@
 //! PostgreSQL: connections to it, and walhook's own state in it.
 //!
 //! ```text
-//! settings ─▶ [dial] host list, sockets, TLS ─▶ Transport ─┬─▶ [SqlSession] plain SQL, here
-//!                                                           └─▶ source::wire, replication
+//! settings ─▶ [dial] host list, sockets, TLS ─▶ ServerTransport ─┬─▶ [SqlSession] plain SQL, here
+//!                                                           └─▶ replication::wire
 //!
-//! Session ─▶ [migrate] ─▶ [progress] take the slot ─▶ [flush] one transaction per flush
+//! SqlSession ─▶ [migrate] ─▶ [progress] take the slot ─▶ [flush] one transaction per flush
 //!                                                     [backlog] [dead_letters] [push_log] [books]
 //! ```
 //!

@@ -24,7 +24,7 @@ use crate::store::progress::begin;
 use crate::store::progress::guard;
 use crate::store::progress::takeover;
 use crate::store::sql::SqlParams;
-use crate::store::sql::clean;
+use crate::store::sql::clean_ascii;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
@@ -175,7 +175,7 @@ pub(crate) async fn recall(
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.column(Type::INT4_ARRAY, partitions.iter().map(|partition| partition.raw()));
-    params.put(Type::TEXT, clean(holder, false));
+    params.put(Type::TEXT, clean_ascii(holder));
     let raise = "UPDATE walhook.progress
                     SET epoch = epoch + 1, holder = $3, held_since = now(), member = NULL,
                         lease_until = NULL

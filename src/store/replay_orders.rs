@@ -24,7 +24,7 @@ use crate::store::progress::begin;
 use crate::store::progress::guard;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
-use crate::store::sql::clean;
+use crate::store::sql::clean_unicode;
 use crate::store::sql::int;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
@@ -108,7 +108,7 @@ const COLUMNS: &str = "id, endpoint, event_id, event_type, row_key, from_time, b
                        expired, failed, without_body";
 
 fn filter_params<'a>(slot: &'a str, filter: &ReplayFilter) -> SqlParams<'a> {
-    let text = |text: &Option<String>| text.as_deref().map(|text| clean(text, true).into_owned());
+    let text = |text: &Option<String>| text.as_deref().map(|text| clean_unicode(text).into_owned());
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, text(&filter.endpoint));

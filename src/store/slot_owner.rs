@@ -22,7 +22,7 @@ use tokio_postgres::types::Type;
 use crate::config::settings::EventRule;
 use crate::store::ownership::StateOwnership;
 use crate::store::sql::SqlParams;
-use crate::store::sql::clean;
+use crate::store::sql::clean_ascii;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
@@ -51,7 +51,7 @@ pub enum OwnerKinship {
 impl SlotOwner {
     pub fn new(events: &[EventRule]) -> Self {
         let event = |rule: &EventRule| {
-            let clean = |text: &str| clean(text, false).into_owned();
+            let clean = |text: &str| clean_ascii(text).into_owned();
             (clean(&rule.table.to_string()), clean(&rule.event_type))
         };
         Self { events: events.iter().map(event).collect() }

@@ -124,17 +124,24 @@ pub(crate) fn looked_up(element_types: &[&str]) -> String {
     format!("unnest({})", arrays.join(", "))
 }
 
-/// Text that the server takes: NUL is in no SQL text, and a database that is not UTF-8 may have no
-/// place for what is not ASCII.
+/// Text that the server takes; `unicode`: its database is UTF-8.
 pub(crate) fn clean(text: &str, unicode: bool) -> Cow<'_, str> {
-    if unicode && !text.contains('\0') {
-        Cow::Borrowed(text)
-    } else if unicode {
-        Cow::Owned(text.replace('\0', "\u{FFFD}"))
-    } else if text.is_ascii() && !text.contains('\0') {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(text.replace(|c: char| c == '\0' || !c.is_ascii(), "?"))
+    if unicode { clean_unicode(text) } else { clean_ascii(text) }
+}
+
+/// Text that a server whose database is UTF-8 takes: NUL is in no SQL text.
+pub(crate) fn clean_unicode(text: &str) -> Cow<'_, str> {
+    match text.contains('\0') {
+        true => Cow::Owned(text.replace('\0', "\u{FFFD}")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// Text that any server takes: a database that is not UTF-8 may have no place for what is not ASCII.
+pub(crate) fn clean_ascii(text: &str) -> Cow<'_, str> {
+    match text.is_ascii() && !text.contains('\0') {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(text.replace(|c: char| c == '\0' || !c.is_ascii(), "?")),
     }
 }
 

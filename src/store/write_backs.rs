@@ -1,7 +1,7 @@
 //! The table of write-backs: how many endpoints have an outcome, and what is still to be written.
 //!
 //! ```text
-//! flush ─ Tally ─▶ [count] ─ complete ─▶ [due] ─▶ ledger::write_back ─▶ [written] | [failed]
+//! flush ─ OutcomeTally ─▶ [count] ─ complete ─▶ [due] ─▶ ledger::write_back ─▶ [written] | [failed]
 //!          resends ─▶ [resent] ──────────▲
 //! ```
 //!

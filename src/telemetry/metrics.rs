@@ -45,6 +45,7 @@ use prometheus::proto::MetricFamily;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::telemetry::metrics::endpoint_series::EndpointSeries;
+use crate::telemetry::metrics::endpoint_series::SeriesOrigin;
 use crate::telemetry::metrics::spec::counters;
 use crate::telemetry::metrics::spec::float_gauges;
 use crate::telemetry::metrics::spec::gauges;
@@ -255,12 +256,15 @@ impl WalhookMetrics {
         }
     }
 
-    /// The configuration was read, and taken up or not.
-    pub(crate) fn reloaded(&self, is_taken_up: bool, now: Timestamp) {
-        self.0.last_reload.set(i64::from(is_taken_up));
-        if is_taken_up {
-            self.0.last_reload_time.set(now.seconds());
-        }
+    /// The configuration was read, and is what holds from here on.
+    pub(crate) fn reload_taken_up(&self, now: Timestamp) {
+        self.0.last_reload.set(1);
+        self.0.last_reload_time.set(now.seconds());
+    }
+
+    /// The configuration was read, and what held before still does.
+    pub(crate) fn reload_refused(&self) {
+        self.0.last_reload.set(0);
     }
 
     /// How long flushes take, in seconds.
@@ -306,12 +310,12 @@ impl WalhookMetrics {
     }
 
     pub(crate) fn endpoint(&self, name: &str) -> Arc<EndpointMetrics> {
-        self.0.endpoints.endpoint(name, false)
+        self.0.endpoints.endpoint(name, SeriesOrigin::RunTime)
     }
 
     /// Of an endpoint of the configuration file, which has series of its own however many others there are.
     pub(crate) fn endpoint_of_file(&self, name: &str) -> Arc<EndpointMetrics> {
-        self.0.endpoints.endpoint(name, true)
+        self.0.endpoints.endpoint(name, SeriesOrigin::File)
     }
 
     /// Takes the series of an endpoint that is no more out of the scrape. Handles to them still count,

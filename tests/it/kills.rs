@@ -1,7 +1,7 @@
 //! At least 200 kills: of walhook at named points and at random, of PostgreSQL in every way.
 //!
 //! The real program runs against a cluster of its own; what holds in the end is said by
-//! [`Fleet::settle`]. `WALHOOK_TEST_SEED` repeats a run as far as chance is concerned.
+//! [`CrashScenario::settle`]. `WALHOOK_TEST_SEED` repeats a run as far as chance is concerned.
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows what the program said")]
 #![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
 
@@ -17,8 +17,8 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use walhook::testing::failpoint::POINTS;
 
-use crate::support::fleet::AMPLE;
-use crate::support::fleet::Fleet;
+use crate::support::crash_scenario::AMPLE;
+use crate::support::crash_scenario::CrashScenario;
 use crate::support::postgres::Database;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
@@ -80,7 +80,7 @@ fn points() -> impl Iterator<Item = &'static str> {
 #[tokio::test]
 async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
     let started = Instant::now();
-    let mut fleet = Fleet::start(seed()).await;
+    let mut scenario = CrashScenario::start(seed()).await;
     let mut random = fastrand::Rng::with_seed(seed());
     let mut reached: BTreeMap<&str, u32> = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -94,7 +94,7 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
             let first = if matches!(point, "flushed" | "commit_sent") { 2 } else { 1 };
             let times = if round == 0 { first } else { random.u32(first..=most) };
             let limit = if point == "refilled" { REACH_REFILL } else { REACH };
-            let is_reached = kill_at(&mut fleet, &mut random, (point, times), limit).await;
+            let is_reached = kill_at(&mut scenario, &mut random, (point, times), limit).await;
             *reached.entry(point).or_default() += u32::from(is_reached);
         }
     }
@@ -103,35 +103,35 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
             if *times >= REACHED_MIN {
                 break;
             }
-            *times += u32::from(kill_at(&mut fleet, &mut random, (point, 1), REACH).await);
+            *times += u32::from(kill_at(&mut scenario, &mut random, (point, 1), REACH).await);
         }
     }
-    println!("{} kills took {:?}; reached {reached:?}", fleet.kills, started.elapsed());
+    println!("{} kills took {:?}; reached {reached:?}", scenario.kills, started.elapsed());
     assert!(reached.values().all(|&times| times >= REACHED_MIN), "{reached:?}");
     let elsewhere = ["replaying", "backfilling"]; // need dead letters, and a backfill
     let known = reached.keys().copied().chain(elsewhere);
     assert_eq!(known.collect::<BTreeSet<_>>(), POINTS.iter().copied().collect());
-    fleet.settle(None).await;
+    scenario.settle(None).await;
 }
 
 /// Lets a process die when it reaches this point for the `times`-th time, or kills it when it does not.
 /// Says whether it was reached.
 async fn kill_at(
-    fleet: &mut Fleet,
+    scenario: &mut CrashScenario,
     random: &mut fastrand::Rng,
     (point, times): (&str, u32),
     limit: Duration,
 ) -> bool {
     // What is refilled was parked: the third receiver was dead, and lives again.
-    fleet.let_dying_live(point == "refilled" || (fleet.life / PHASE).is_multiple_of(2));
+    scenario.let_dying_live(point == "refilled" || (scenario.life / PHASE).is_multiple_of(2));
     let armed = format!("{point}@{times}");
-    let mut program = fleet.run(&[("WALHOOK_FAILPOINT", &armed)]);
+    let mut program = scenario.run(&[("WALHOOK_FAILPOINT", &armed)]);
     if point == "draining" {
-        fleet.watch(&mut program).await;
-        fleet.progress(random.usize(1..50), &program).await;
+        scenario.watch(&mut program).await;
+        scenario.progress(random.usize(1..50), &program).await;
         program.terminate();
     }
-    let is_reached = match died(fleet, &mut program, limit).await {
+    let is_reached = match died(scenario, &mut program, limit).await {
         Ok(None) => true,
         // There was little to drain.
         Ok(Some(0)) if point == "draining" => return false,
@@ -141,14 +141,14 @@ async fn kill_at(
             false
         }
     };
-    fleet.killed(&mut program).await;
+    scenario.killed(&mut program).await;
     is_reached
 }
 
 /// Waits for the death of a process that has a point to die at, for so long once it runs, and has it scraped
 /// while it lives. Returns its exit code, if it has one.
 async fn died(
-    fleet: &Fleet,
+    scenario: &CrashScenario,
     program: &mut Program,
     limit: Duration,
 ) -> Result<Option<i32>, Elapsed> {
@@ -160,7 +160,7 @@ async fn died(
     });
     early.await?;
     if !program.has_ended() {
-        fleet.watch(program).await;
+        scenario.watch(program).await;
     }
     let death = timeout(limit, async {
         while !program.has_ended() {
@@ -174,23 +174,23 @@ async fn died(
 #[tokio::test]
 async fn kills_at_any_moment_lose_nothing_and_break_no_order() {
     let started = Instant::now();
-    let mut fleet = Fleet::start(seed() + 1).await;
+    let mut scenario = CrashScenario::start(seed() + 1).await;
     let mut random = fastrand::Rng::with_seed(seed() + 1);
     for round in 1..=AT_RANDOM {
-        fleet.let_dying_live((round / PHASE).is_multiple_of(2));
-        let mut program = fleet.run(&[]);
+        scenario.let_dying_live((round / PHASE).is_multiple_of(2));
+        let mut program = scenario.run(&[]);
         if round.is_multiple_of(4) {
             // At any moment of the start.
             tokio::time::sleep(Duration::from_millis(random.u64(..150))).await;
         } else {
-            fleet.watch(&mut program).await;
-            fleet.progress(random.usize(1..150), &program).await;
+            scenario.watch(&mut program).await;
+            scenario.progress(random.usize(1..150), &program).await;
         }
         program.kill();
-        fleet.killed(&mut program).await;
+        scenario.killed(&mut program).await;
     }
-    println!("{} kills took {:?}", fleet.kills, started.elapsed());
-    fleet.settle(None).await;
+    println!("{} kills took {:?}", scenario.kills, started.elapsed());
+    scenario.settle(None).await;
 }
 
 /// A letter that was being sent again when walhook died is sent once more.
@@ -246,14 +246,14 @@ async fn kills_while_dead_letters_are_sent_again_lose_none_of_them() {
 #[tokio::test]
 async fn postgres_may_be_killed_under_a_running_walhook() {
     let started = Instant::now();
-    let mut fleet = Fleet::start(seed() + 2).await;
+    let mut scenario = CrashScenario::start(seed() + 2).await;
     let mut random = fastrand::Rng::with_seed(seed() + 2);
-    let mut program = fleet.run(&[]);
-    fleet.watch(&mut program).await;
+    let mut program = scenario.run(&[]);
+    scenario.watch(&mut program).await;
     for round in 0..SERVER_ENDS {
-        fleet.let_dying_live((round / 3).is_multiple_of(2));
-        fleet.progress(random.usize(50..300), &program).await;
-        let mut cluster = fleet.cluster.take().unwrap();
+        scenario.let_dying_live((round / 3).is_multiple_of(2));
+        scenario.progress(random.usize(50..300), &program).await;
+        let mut cluster = scenario.cluster.take().unwrap();
         let started_again = spawn_blocking(move || {
             match round % 3 {
                 0 => cluster.kill(),
@@ -263,12 +263,12 @@ async fn postgres_may_be_killed_under_a_running_walhook() {
             cluster.start_again().unwrap();
             cluster
         });
-        fleet.cluster = Some(started_again.await.unwrap());
+        scenario.cluster = Some(started_again.await.unwrap());
     }
-    fleet.progress(100, &program).await;
+    scenario.progress(100, &program).await;
     println!("{SERVER_ENDS} ends of PostgreSQL took {:?}", started.elapsed());
     let resumed = program.output().iter().filter(|line| line.contains("resumed")).count();
     // Not one for each end: what is in memory may arrive before the connection is back.
     assert!(resumed > 1, "{}", program.output().join("\n"));
-    fleet.settle(Some(program)).await;
+    scenario.settle(Some(program)).await;
 }

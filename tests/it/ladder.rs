@@ -57,7 +57,7 @@ async fn no_event_is_lost_to_the_probes_of_a_long_outage() {
     service.stop().await;
 }
 
-/// Contract 3, in fiftieths of its times: 30 tasks at once, one webhook refuses and one hangs.
+/// idp-push, in fiftieths of its times: 30 tasks at once, one webhook refuses and one hangs.
 #[tokio::test]
 async fn the_listed_delays_hold_to_the_letter_for_many_tasks_at_once() {
     const TASKS: i64 = 30;

@@ -167,7 +167,7 @@ async fn a_row_of_100_megabytes_is_in_memory_once() {
              || repeat('x', 5 * 1000 * 1000)",
         ),
         (
-            "contract 1",
+            "ocr-wallet",
             wallet,
             "",
             "INSERT INTO ocr_wallet_info (id, wallet_code, wx_nick_name)

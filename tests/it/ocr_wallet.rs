@@ -25,7 +25,7 @@ use crate::support::service::Service;
 use crate::support::service::configuration;
 use crate::support::service::slot;
 
-/// The table of a user of contract 1.
+/// The table of a user of ocr-wallet.
 const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
 
 /// The row of the contract's example, but for its time.
@@ -138,7 +138,7 @@ async fn a_database_url_and_a_webhook_url_are_a_complete_configuration() {
 }
 
 #[tokio::test]
-async fn the_body_and_the_headers_are_the_contracts() {
+async fn the_body_and_the_headers_are_what_its_receivers_know() {
     let (database, sql) = database().await;
     let receiver = ok();
     let service = Service::start(&configuration(&database, &webhook(&[&receiver], ""))).await;
@@ -379,7 +379,7 @@ async fn after_the_last_retry_a_row_is_given_up_with_a_warning() {
 }
 
 #[tokio::test]
-async fn the_stats_are_the_contracts() {
+async fn the_stats_are_what_its_readers_know() {
     let (database, sql) = database().await;
     let receiver = Receiver::start(always(Answer::status(200).after(Duration::from_millis(40))));
     let webhook = webhook(&[&receiver], "max_retries = 0");

@@ -42,7 +42,7 @@ use crate::support::receiver::Receiver;
 use crate::support::receiver::Request;
 use crate::support::receiver::always;
 
-/// 2025-10-17T10:30:00.000Z, contract 2's example.
+/// 2025-10-17T10:30:00.000Z, customer-events's example.
 const COMMITTED: Timestamp = Timestamp::from_seconds(1_760_697_000);
 const SENT: Timestamp = Timestamp::from_seconds(1_760_697_002);
 

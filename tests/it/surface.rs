@@ -331,7 +331,7 @@ async fn receive_checks_what_run_sends_and_answers_as_told() {
     }
 }
 
-/// Asked from its first moment on: endpoints, the contracts' calls and the totals of before are there
+/// Asked from its first moment on: endpoints, the calls of the five systems and the totals of before are there
 /// with the first 200 of `/ready`.
 #[tokio::test]
 async fn ready_means_all_of_it() {

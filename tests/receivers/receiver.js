@@ -1,8 +1,8 @@
-// Receivers as the documents of contracts 2 and 4 show them to people who write JavaScript.
+// Receivers as the documents of customer-events and wechat-messages show them to people who write JavaScript.
 //
-//   receiver.js express-customer   contract 2: the signature over JSON.stringify(req.body)
-//   receiver.js express-wechat     contract 4: the signature over `${timestamp}:${JSON.stringify(req.body)}`
-//   receiver.js node               contract 4 without a framework: over `${timestamp}:${body}`
+//   receiver.js express-customer   customer-events: the signature over JSON.stringify(req.body)
+//   receiver.js express-wechat     wechat-messages: the signature over `${timestamp}:${JSON.stringify(req.body)}`
+//   receiver.js node               wechat-messages without a framework: over `${timestamp}:${body}`
 //
 // With Express where it is installed; else express.json() is a JSON.parse of the body. Prints the framework,
 // `port N`, and a line for each request. The secret is in $SECRET.

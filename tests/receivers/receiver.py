@@ -1,7 +1,7 @@
-"""Receivers as the documents of contracts 2 and 3 show them to people who write Python.
+"""Receivers as the documents of customer-events and idp-push show them to people who write Python.
 
-    receiver.py flask     contract 2: X-Webhook-Signature over request.get_data()
-    receiver.py fastapi   contract 3: X-IDP-Signature over await request.body()
+    receiver.py flask     customer-events: X-Webhook-Signature over request.get_data()
+    receiver.py fastapi   idp-push: X-IDP-Signature over await request.body()
 
 With Flask, or FastAPI and uvicorn, where they are installed; else the same few lines on http.server. Prints
 `port N`, the framework, and a line for each request. The secret is in $SECRET.
@@ -33,7 +33,7 @@ def signature(body):
 
 
 def customer_event(headers, body):
-    """Contract 2."""
+    """customer-events."""
     if not hmac.compare_digest(headers.get("X-Webhook-Signature", ""), signature(body)):
         say("refused signature")
         return 401, {"error": "Invalid signature"}
@@ -46,7 +46,7 @@ def customer_event(headers, body):
 
 
 def finished_task(headers, body):
-    """Contract 3."""
+    """idp-push."""
     if not headers.get("X-IDP-Timestamp", "").isdigit():
         say("refused timestamp")
         return 401, {"detail": "no timestamp"}

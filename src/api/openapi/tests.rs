@@ -1,3 +1,5 @@
+//! `api::openapi`, by cases.
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! `api::page`, by cases.
+
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;

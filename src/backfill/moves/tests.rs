@@ -1,3 +1,5 @@
+//! `backfill::moves`, by cases.
+
 use std::sync::Arc;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! `cli::init`, by cases.
+
 use super::*;
 use crate::cli::receive::signature::VerificationKey;
 use std::os::unix::fs::PermissionsExt as _;

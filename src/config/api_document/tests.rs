@@ -1,3 +1,5 @@
+//! `config::api_document`, by cases.
+
 use crate::config::settings::AddressPolicy;
 use std::sync::Arc;
 

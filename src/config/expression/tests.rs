@@ -1,3 +1,5 @@
+//! `config::expression`, by cases.
+
 use super::syntax::DEPTH_MAX;
 use super::syntax::NESTING_MAX;
 use super::*;

@@ -1,3 +1,5 @@
+//! `delivery::channel`, by cases.
+
 use std::time::Duration;
 
 use super::pieces::shortened;

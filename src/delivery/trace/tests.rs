@@ -1,3 +1,5 @@
+//! `delivery::trace`, by cases.
+
 use super::*;
 
 use prometheus::IntCounter;

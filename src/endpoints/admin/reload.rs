@@ -19,7 +19,7 @@ impl EndpointAdmin {
     pub(super) async fn reload(&mut self, orders: &RegistryHandle, read: Option<Arc<Settings>>) {
         let Some(read) = read else { return };
         if self.shared.is_some() {
-            self.metrics.reloaded(false, host_now());
+            self.metrics.reload_refused();
             tracing::error!(
                 "configuration is not reloaded: where members share a source, change it for all and restart them, \
                  those first that deliver"
@@ -29,7 +29,10 @@ impl EndpointAdmin {
         let reload = reload::compare(&self.settings, Settings::clone(&read));
         let waiting = reload.waiting.join(", ");
         let taken_up = Box::pin(self.take_up(orders, reload)).await;
-        self.metrics.reloaded(taken_up.is_ok(), host_now());
+        match taken_up.is_ok() {
+            true => self.metrics.reload_taken_up(host_now()),
+            false => self.metrics.reload_refused(),
+        }
         match taken_up {
             Ok(summary) if summary == ReloadSummary::default() => {
                 tracing::info!("configuration holds already: nothing to change");

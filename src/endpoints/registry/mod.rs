@@ -1,9 +1,9 @@
 //! The registry: the endpoints as they are now, and the only place where they change.
 //!
 //! ```text
-//! orders ─ Change ─▶ [registry] ─ Edit ─▶ ledger      first, so that it knows whom events are for
-//!                       ├──── Change ─▶ lanes      another client, other settings, pause, delete
-//!                       ├──── Turn ───▶ pump       between two changes of the stream
+//! orders ─ EndpointChange ─▶ [registry] ─ EndpointsEdit ─▶ ledger      first, so that it knows whom events are for
+//!                       ├──── LaneChange ─▶ lanes      another client, other settings, pause, delete
+//!                       ├──── EndpointUpdate ─▶ pump       between two changes of the stream
 //!                       └──── EndpointSnapshot ─▶ api, scrape
 //! ```
 //!

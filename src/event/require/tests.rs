@@ -1,3 +1,5 @@
+//! `event::require`, by cases.
+
 use std::sync::Arc;
 
 use super::*;

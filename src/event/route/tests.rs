@@ -1,3 +1,5 @@
+//! `event::route`, by cases.
+
 use std::num::NonZeroUsize;
 use std::time::Duration;
 

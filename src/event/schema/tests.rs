@@ -1,3 +1,5 @@
+//! `event::schema`, by cases.
+
 use std::sync::Arc;
 
 use super::*;

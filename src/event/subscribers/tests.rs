@@ -1,3 +1,5 @@
+//! `event::subscribers`, by cases and properties.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! `event::template`, by cases and properties.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! `event::type_check`, by cases.
+
 use super::*;
 use crate::event::route::tests::relation;
 

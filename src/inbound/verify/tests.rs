@@ -1,3 +1,5 @@
+//! `inbound::verify`, by cases and properties.
+
 use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;

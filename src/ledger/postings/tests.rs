@@ -1,3 +1,5 @@
+//! `ledger::postings`, by cases and properties.
+
 use proptest::prelude::*;
 
 use super::*;

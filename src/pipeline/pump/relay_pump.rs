@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! feed ─ Event ─▶ [relay pump] ─▶ lanes
-//!                     └─ Opened ─▶ ledger (first, so that it knows what is owed)
+//!                     └─ PumpReport ─▶ ledger (first, so that it knows what is owed)
 //! ```
 //!
 //! It does what [`crate::pipeline::pump`] does with changes, with events that the tail has made. It tells the ledger of no

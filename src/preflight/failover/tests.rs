@@ -1,3 +1,5 @@
+//! `preflight::failover`, by cases.
+
 use super::*;
 use crate::replication::catalog::FindingLevel;
 

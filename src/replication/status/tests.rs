@@ -1,3 +1,5 @@
+//! `replication::status`, by cases.
+
 use super::*;
 
 #[tokio::test(start_paused = true)]

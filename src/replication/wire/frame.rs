@@ -1,10 +1,10 @@
 //! Reads the stream of changes: big reads, whole frames, no copies.
 //!
 //! ```text
-//! socket ─ up to 256 KiB at once ─▶ [FrameReader] ─ Vec<Frame> ─▶ pgoutput, assemble
+//! socket ─ up to 256 KiB at once ─▶ [FrameReader] ─ Vec<WireFrame> ─▶ pgoutput, assemble
 //!                                        │ ▲
 //!                           large frame: ▼ │ its share of the memory
-//!                                      Budget
+//!                                      MemoryBudget
 //! ```
 //!
 //! Small frames are slices of the buffer that the socket was read into. A large frame first gets

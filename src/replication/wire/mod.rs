@@ -1,9 +1,9 @@
 //! The replication connection: PostgreSQL's streaming replication protocol, client side.
 //!
 //! ```text
-//! store::dial ─ Transport ─▶ [startup] log in ─▶ [command] slot, START_REPLICATION
+//! store::session::dial ─ ServerTransport ─▶ [startup] log in ─▶ [command] slot, START_REPLICATION
 //!                                                     │
-//!                  server ─ CopyData ─▶ [frame] ─ Frame ─▶ pgoutput, assemble
+//!                  server ─ CopyData ─▶ [frame] ─ WireFrame ─▶ pgoutput, assemble
 //!                         ◀─ status ── [feedback] ◀─ confirmed LSN
 //! ```
 //!

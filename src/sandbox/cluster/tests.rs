@@ -1,3 +1,5 @@
+//! `sandbox::cluster`, by cases.
+
 use super::*;
 
 #[test]

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
 use crate::store::sql::SqlParams;
-use crate::store::sql::clean;
+use crate::store::sql::clean_unicode;
 use crate::store::stored_event::DeadLetterId;
 
 /// Where a letter stands; see the picture of the module.
@@ -71,7 +71,7 @@ pub(crate) fn filter_params<'a>(
     filter: &'a LetterFilter,
     allowed: &[LetterState],
 ) -> SqlParams<'a> {
-    let text = |text: &'a Option<String>| text.as_deref().map(|text| clean(text, true));
+    let text = |text: &'a Option<String>| text.as_deref().map(|text| clean_unicode(text));
     let wanted = filter.states.as_deref().unwrap_or(&LetterState::OPEN);
     let states = wanted.iter().filter(|state| allowed.contains(state));
     let states: Vec<&str> = states.map(|state| state.as_str()).collect();

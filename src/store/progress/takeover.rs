@@ -15,7 +15,7 @@ use crate::store::progress::lock;
 use crate::store::progress::lock_key;
 use crate::store::progress::progress;
 use crate::store::sql::SqlParams;
-use crate::store::sql::clean;
+use crate::store::sql::clean_ascii;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
@@ -76,7 +76,7 @@ async fn try_take(
     lock(&tx, slot, partition).await?;
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
-    params.put(Type::TEXT, clean(holder, false));
+    params.put(Type::TEXT, clean_ascii(holder));
     params.put(Type::INT4, partition.raw());
     let query = format!(
         "INSERT INTO walhook.progress AS p (slot, partition, epoch, holder) VALUES ($1, $3, 1, $2)

@@ -10,7 +10,7 @@ use crate::store::push_log::AttemptOutcome;
 use crate::store::push_log::PushLogCursor;
 use crate::store::push_log::PushLogEntry;
 use crate::store::sql::SqlParams;
-use crate::store::sql::clean;
+use crate::store::sql::clean_unicode;
 use crate::store::sql::read;
 use crate::store::sql::unsigned_int;
 use crate::store::state_error::StateError;
@@ -85,7 +85,7 @@ pub async fn list(
     below: Option<PushLogCursor>,
     limit: u32,
 ) -> Result<Vec<PushLogEntry>, StateError> {
-    let text = |text: &Option<String>| text.as_deref().map(|t| clean(t, true).into_owned());
+    let text = |text: &Option<String>| text.as_deref().map(|t| clean_unicode(t).into_owned());
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, filter.event.map(|event| event.to_string()));

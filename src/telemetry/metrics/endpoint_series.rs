@@ -45,6 +45,15 @@ const FAILING_LOOKS: u32 = 30;
 /// An endpoint takes the place of another one that gets less than half as much, and so much less.
 const BUSIER_BY: u64 = 16;
 
+/// Where an endpoint comes from whose numbers are asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SeriesOrigin {
+    /// The configuration file: it always has series of its own.
+    File,
+    /// The API or a table: it has them if it is among those that are shown.
+    RunTime,
+}
+
 /// The numbers of all endpoints. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct EndpointSeries {
@@ -313,8 +322,9 @@ impl EndpointSeries {
         self.known().tables.insert(Arc::from(table));
     }
 
-    /// The endpoint's numbers; `is_of_file`: it always has series of its own.
-    pub(super) fn endpoint(&self, name: &str, is_of_file: bool) -> Arc<EndpointMetrics> {
+    /// The endpoint's numbers.
+    pub(super) fn endpoint(&self, name: &str, origin: SeriesOrigin) -> Arc<EndpointMetrics> {
+        let is_of_file = origin == SeriesOrigin::File;
         let mut known = self.known();
         let endpoint = match known.by_name.get_mut(name) {
             Some(endpoint) => endpoint,
@@ -330,7 +340,7 @@ impl EndpointSeries {
     }
 
     pub(super) fn balance(&self, name: &str, table: &str) -> Arc<BalanceMetrics> {
-        let numbers = self.endpoint(name, false);
+        let numbers = self.endpoint(name, SeriesOrigin::RunTime);
         let table = {
             let known = self.known();
             known.tables.get(table).cloned().unwrap_or_else(|| Arc::from(table))

@@ -1,3 +1,5 @@
+//! `telemetry::samples`, by cases.
+
 use super::*;
 
 fn totals(captured: u64, buckets: [u64; 3]) -> MetricTotals {

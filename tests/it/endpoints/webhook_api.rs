@@ -1,4 +1,4 @@
-//! Contract 4's calls, with `config/wechat-messages.toml` and its SQL.
+//! The calls of wechat-messages, with `config/wechat-messages.toml` and its SQL.
 
 use ring::hmac;
 

@@ -90,7 +90,7 @@ async fn survive(
         receiver.wait_for(receiver.count() + random.usize(1..120), AMPLE).await;
         program.kill();
         program.wait(AMPLE).await;
-        // It is no change's fault: see `Fleet::forgive`.
+        // It is no change's fault: see `CrashScenario::forgive`.
         sql.batch_execute("UPDATE walhook.runs SET running = false").await.expect("it is there");
         program = Program::start(&["run"], &toml, &[]);
     }

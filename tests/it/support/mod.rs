@@ -3,7 +3,7 @@
 pub(crate) mod broker;
 pub(crate) mod browser;
 pub(crate) mod course;
-pub(crate) mod fleet;
+pub(crate) mod crash_scenario;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod preload;

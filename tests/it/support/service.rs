@@ -110,7 +110,7 @@ impl Service {
         (code, program.output().join("\n"))
     }
 
-    /// The `data` of contract 1's stats.
+    /// The `data` of ocr-wallet's stats.
     pub(crate) async fn stats(&self) -> Value {
         self.get("/api/v1/webhook/stats").await.json()["data"].clone()
     }

@@ -1,5 +1,5 @@
 //! What a crash test of several processes is made of: a cluster, three nodes of the broker, two tails of which one
-//! stands by, three workers; and, as in [`super::fleet`], writers that keep a ledger and receivers that book every
+//! stands by, three workers; and, as in [`super::scenario`], writers that keep a ledger and receivers that book every
 //! request before they answer.
 //!
 //! ```text

@@ -1,3 +1,5 @@
+//! `api::requests::fields`, by cases.
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 

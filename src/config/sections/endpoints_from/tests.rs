@@ -1,3 +1,5 @@
+//! `config::sections::endpoints_from`, by cases.
+
 use serde_json::json;
 
 use super::*;

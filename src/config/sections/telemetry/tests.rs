@@ -1,3 +1,5 @@
+//! `config::sections::telemetry`, by cases.
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! `delivery::connection::address_guard`, by cases.
+
 use super::*;
 
 fn allowed(address: &str, policy: AddressPolicy) -> bool {

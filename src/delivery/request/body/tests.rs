@@ -1,3 +1,5 @@
+//! `delivery::request::body`, by cases and properties.
+
 use super::*;
 use http_body::Body as _;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! `delivery::request::headers`, by cases.
+
 use super::*;
 use std::num::NonZeroUsize;
 use std::time::Duration;

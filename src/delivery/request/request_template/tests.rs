@@ -1,3 +1,5 @@
+//! `delivery::request::request_template`, by cases.
+
 use super::*;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! `delivery::response::reply_verdict`, by cases.
+
 use super::*;
 
 /// With the usual rule, but for the statuses that count as delivered.

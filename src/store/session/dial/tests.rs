@@ -1,3 +1,5 @@
+//! `store::session::dial`, by cases.
+
 use super::*;
 use crate::config::settings::TlsSettings;
 

@@ -1,3 +1,5 @@
+//! `telemetry::metrics::endpoint_series`, by cases and properties.
+
 use std::collections::BTreeMap;
 
 use prometheus::Registry;
@@ -44,7 +46,7 @@ fn a_registry_takes_them() {
     let registry = Registry::new();
     let endpoints = EndpointSeries::new(3);
     registry.register(Box::new(endpoints.clone())).unwrap();
-    endpoints.endpoint("crm", true);
+    endpoints.endpoint("crm", SeriesOrigin::File);
     let gathered = registry.gather();
     assert_eq!(gathered.len(), 12, "the books have no table yet");
     assert!(gathered.iter().all(|family| !family.get_metric().is_empty()));
@@ -54,9 +56,9 @@ fn a_registry_takes_them() {
 fn as_long_as_there_are_few_all_have_their_own_and_there_are_no_others() {
     let endpoints = EndpointSeries::new(2);
     endpoints.add_table(TABLE);
-    endpoints.endpoint("crm", true);
-    deliver(&endpoints.endpoint("a", false), 1);
-    endpoints.endpoint("b", false);
+    endpoints.endpoint("crm", SeriesOrigin::File);
+    deliver(&endpoints.endpoint("a", SeriesOrigin::RunTime), 1);
+    endpoints.endpoint("b", SeriesOrigin::RunTime);
     let all = series(&endpoints, Instant::now());
     assert_eq!(shown(&all), ["a", "b", "crm"]);
     let books = "walhook_balance{endpoint=\"b\",entry=\"dead\",table=\"public.orders\"}";
@@ -67,8 +69,8 @@ fn as_long_as_there_are_few_all_have_their_own_and_there_are_no_others() {
 fn who_fails_or_gets_most_has_its_own_and_counters_never_go_down() {
     let (endpoints, start) = (EndpointSeries::new(2), Instant::now());
     let later = |looks: u32| start + CHOOSE_EVERY * looks;
-    let [quiet, idle, busy, failing] =
-        ["quiet", "idle", "busy", "failing"].map(|name| endpoints.endpoint(name, false));
+    let [quiet, idle, busy, failing] = ["quiet", "idle", "busy", "failing"]
+        .map(|name| endpoints.endpoint(name, SeriesOrigin::RunTime));
     deliver(&quiet, 2);
     deliver(&busy, 100);
     let all = series(&endpoints, start);
@@ -100,13 +102,13 @@ fn who_fails_or_gets_most_has_its_own_and_counters_never_go_down() {
 fn gauges_are_those_of_the_endpoints_that_are_not_shown() {
     let (endpoints, now) = (EndpointSeries::new(0), Instant::now());
     for (name, age) in [("a", 3.0), ("b", 7.0)] {
-        let numbers = endpoints.endpoint(name, false);
+        let numbers = endpoints.endpoint(name, SeriesOrigin::RunTime);
         numbers.dead_letters.set(2);
         numbers.pending_backlog.add(5);
         numbers.oldest_pending.set(age);
         endpoints.balance(name, TABLE).captured.add(4);
     }
-    endpoints.endpoint("crm", true).dead_letters.set(9);
+    endpoints.endpoint("crm", SeriesOrigin::File).dead_letters.set(9);
     let all = series(&endpoints, now);
     assert_eq!(shown(&all), ["(others)", "crm"]);
     let of_others = [
@@ -123,27 +125,27 @@ fn gauges_are_those_of_the_endpoints_that_are_not_shown() {
 
 /// The endpoint comes again, with what the books have of it.
 fn come_again(endpoints: &EndpointSeries, name: &str, books: u64) {
-    endpoints.endpoint(name, false).delivered.inc_by(books);
+    endpoints.endpoint(name, SeriesOrigin::RunTime).delivered.inc_by(books);
 }
 
 #[test]
 fn who_comes_again_is_not_counted_twice() {
     let (endpoints, now) = (EndpointSeries::new(0), Instant::now());
-    deliver(&endpoints.endpoint("a", false), 3);
+    deliver(&endpoints.endpoint("a", SeriesOrigin::RunTime), 3);
     for _ in 0..2 {
         endpoints.forget("a");
-        endpoints.endpoint("a", false); // somebody looks at it before its books are there
+        endpoints.endpoint("a", SeriesOrigin::RunTime); // somebody looks at it before its books are there
         endpoints.forget("a");
         come_again(&endpoints, "a", 3);
         assert_eq!(series(&endpoints, now)[&delivered(OTHERS)], 3.0);
     }
-    deliver(&endpoints.endpoint("a", false), 2);
+    deliver(&endpoints.endpoint("a", SeriesOrigin::RunTime), 2);
     assert_eq!(series(&endpoints, now)[&delivered(OTHERS)], 5.0);
 }
 
 fn rename(endpoints: &EndpointSeries, before: &str, name: &str) {
-    let numbers = endpoints.endpoint(before, false);
-    endpoints.endpoint(name, false).go_on_from(&numbers);
+    let numbers = endpoints.endpoint(before, SeriesOrigin::RunTime);
+    endpoints.endpoint(name, SeriesOrigin::RunTime).go_on_from(&numbers);
     endpoints.rename(before, name);
     endpoints.forget(before); // as the registry does once more
 }
@@ -154,10 +156,10 @@ fn a_rename_counts_nothing_twice() {
         |of: &str| format!("walhook_attempts_total{{endpoint=\"{of}\",result=\"delivered\"}}");
     for places in [0, 1] {
         let (endpoints, now) = (EndpointSeries::new(places), Instant::now());
-        endpoints.endpoint("first", false); // with one place it has it
-        deliver(&endpoints.endpoint("a", false), 3);
+        endpoints.endpoint("first", SeriesOrigin::RunTime); // with one place it has it
+        deliver(&endpoints.endpoint("a", SeriesOrigin::RunTime), 3);
         rename(&endpoints, "a", "b");
-        deliver(&endpoints.endpoint("b", false), 2);
+        deliver(&endpoints.endpoint("b", SeriesOrigin::RunTime), 2);
         endpoints.forget("first");
         let all = series(&endpoints, now);
         assert_eq!(
@@ -172,7 +174,7 @@ fn a_rename_counts_nothing_twice() {
         );
         // Another one comes again under a name that has had books, and gets it from a third.
         endpoints.forget("b");
-        deliver(&endpoints.endpoint("c", false), 1);
+        deliver(&endpoints.endpoint("c", SeriesOrigin::RunTime), 1);
         come_again(&endpoints, "b", 5);
         rename(&endpoints, "c", "b");
         let all = series(&endpoints, now);
@@ -182,7 +184,7 @@ fn a_rename_counts_nothing_twice() {
         );
     }
     let (endpoints, now) = (EndpointSeries::new(1), Instant::now());
-    deliver(&endpoints.endpoint("a", false), 3);
+    deliver(&endpoints.endpoint("a", SeriesOrigin::RunTime), 3);
     rename(&endpoints, "a", "b");
     let all = series(&endpoints, now);
     assert_eq!(all[&delivered("b")], 3.0, "it keeps its place");
@@ -205,7 +207,11 @@ proptest! {
                 endpoints.forget(&name);
                 before.retain(|series: &String, _: &mut f64| !series.contains(&name));
             } else {
-                let numbers = endpoints.endpoint(&name, which == 0);
+                let origin = match which {
+                    0 => SeriesOrigin::File,
+                    _ => SeriesOrigin::RunTime,
+                };
+                let numbers = endpoints.endpoint(&name, origin);
                 numbers.delivered.inc_by(books[which].saturating_sub(numbers.delivered.get()));
                 deliver(&numbers, u64::from(times));
                 books[which] += u64::from(times);

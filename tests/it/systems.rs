@@ -1,4 +1,4 @@
-//! Contracts 2, 3 and 4 from SQL to a receiver that behaves as theirs do: it checks the signature and
+//! customer-events, idp-push and wechat-messages from SQL to a receiver that behaves as theirs do: it checks the signature and
 //! the credentials, and answers 401 to what it does not know. The files of `config/` and `sql/` as they
 //! are, but for addresses, secrets and waits.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
@@ -31,7 +31,7 @@ const SECRET: &str = "your-secret-key";
 /// 32 bytes in base64.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// Contract 3's delays, and what a test can wait for.
+/// The delays of idp-push, and what a test can wait for.
 const DELAYS: &str = r#"["10s", "30s", "90s"]"#;
 const SHORT_DELAYS: &str = r#"["20ms", "20ms", "20ms"]"#;
 

@@ -2,7 +2,7 @@
 //! every request before they answer, somebody who scrapes the metrics all the time, and one process of
 //! walhook after the other.
 //!
-//! In the end [`Fleet::settle`] says what must hold: nothing lost, order by key whole, ids stable,
+//! In the end [`CrashScenario::settle`] says what must hold: nothing lost, order by key whole, ids stable,
 //! books balanced, and no more repeats than what no flush had reached.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows what is missing")]
@@ -56,7 +56,7 @@ const LOG_SHOWN: usize = 100;
 const FLUSH_ROWS: usize = 3 * 1024;
 
 /// A walhook, its cluster, its writers and its receivers.
-pub(crate) struct Fleet {
+pub(crate) struct CrashScenario {
     pub(crate) cluster: Option<SandboxCluster>,
     pub(crate) url: String,
     members: Vec<Member>,
@@ -77,7 +77,7 @@ struct Member {
     most_unflushed: usize,
 }
 
-impl Fleet {
+impl CrashScenario {
     /// Starts everything but a process of walhook, which has run for a moment: from there on
     /// everything counts. `seed` decides what the flaky receiver does.
     pub(crate) async fn start(seed: u64) -> Self {
@@ -95,7 +95,7 @@ impl Fleet {
             let receiver = Receiver::start_forgetful(books.keep(behaviour));
             Member { name, receiver, books, unflushed: 0, most_unflushed: 0 }
         };
-        let mut fleet = Self {
+        let mut scenario = Self {
             cluster: Some(cluster),
             url,
             members: NAMES_OF.map(member).into(),
@@ -104,15 +104,15 @@ impl Fleet {
             life: 0,
             kills: 0,
         };
-        let mut first = fleet.run(&[]);
+        let mut first = scenario.run(&[]);
         first.wait_for_line("walhook is running", AMPLE).await;
         first.kill();
         first.wait(AMPLE).await;
-        let always_there = fleet.members.iter().filter(|member| member.name != "dying");
+        let always_there = scenario.members.iter().filter(|member| member.name != "dying");
         let paced_by = always_there.map(|member| member.books.clone()).collect();
         let pace = Duration::from_millis(30);
-        fleet.writers = Some(Writers::start(&fleet.url, 4, pace, paced_by));
-        fleet
+        scenario.writers = Some(Writers::start(&scenario.url, 4, pace, paced_by));
+        scenario
     }
 
     /// The next process. The receivers can tell its requests by the path.

@@ -1,4 +1,4 @@
-//! The files of the contracts: they parse and mean what the contracts say.
+//! The files of the five systems: they parse and mean what docs/systems.md says.
 
 use serde_json::Value as Json;
 use serde_json::json;
