@@ -67,6 +67,8 @@ pub(crate) struct PartitionPublisher<S: PartitionStream> {
     epoch: i64,
     /// Of the last message that was made.
     last: MessagePlace,
+    /// Nothing more comes of what is before this, as was said last.
+    marked: Lsn,
     /// The sequence of the last message that is known to be in the stream.
     acknowledged: u64,
     /// Made, and not known to be there, in order.
@@ -110,6 +112,7 @@ impl<S: PartitionStream> PartitionPublisher<S> {
             stream,
             epoch,
             last: settled.map(MessagePlace::after).unwrap_or_default(),
+            marked: Lsn::ZERO,
             acknowledged: 0,
             unacked: VecDeque::new(),
             unacked_bytes: 0,
@@ -196,6 +199,7 @@ impl<S: PartitionStream> PartitionPublisher<S> {
                 }
                 Outgoing::Mark(end) => {
                     self.events(std::mem::take(&mut joined)).await?;
+                    self.marked = end;
                     let head = self.head(self.last, Some(end), (1, 1));
                     self.send(head, None, Bytes::new()).await?;
                 }
@@ -409,11 +413,12 @@ impl<S: PartitionStream> PartitionPublisher<S> {
     }
 
     /// What is owed and does not come makes no difference to anybody while nothing else is sent: a broker may have
-    /// lost it. A mark shows both ends whether all is there that is before it.
+    /// lost it. A mark shows both ends whether all is there that is before it, and says again what the last one said:
+    /// who reads on where a stream had ended before it went back has not got that one.
     async fn ask_for_gaps(&mut self) -> Result<(), RelayInterruption> {
         let is_quiet = self.unacked.is_empty() && self.acknowledged == self.quiet_since;
         if is_quiet && !self.sent.is_empty() {
-            let head = self.head(self.last, Some(Lsn::ZERO), (1, 1));
+            let head = self.head(self.last, Some(self.marked), (1, 1));
             self.send(head, None, Bytes::new()).await?;
         }
         self.quiet_since = self.acknowledged + self.unacked.len() as u64;
