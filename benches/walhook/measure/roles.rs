@@ -214,6 +214,7 @@ impl Bench {
     fn rolling_restart(&mut self) -> anyhow::Result<()> {
         let job = Job::Deliver(self.by_customer(EACH, &self.stage.receiver.url(TIMED), None));
         let receiver = self.stage.receiver.clone();
+        let to_replace = if self.plan.is_small { 1 } else { 3 };
         let (mut p99s, mut repeats) = (Vec::new(), Vec::new());
         for _ in 0..self.plan.long_runs() {
             let mut members = self.live_members(&job, 3)?;
@@ -223,7 +224,7 @@ impl Bench {
             let (mut load, mut inserted, mut replaced, begun) = (start(), 0, 0, Instant::now());
             loop {
                 let is_shared = members.are_shared(&self.stage, SLOT);
-                if is_shared && replaced < 3 {
+                if is_shared && replaced < to_replace {
                     members.replace_one(&self.stage, SLOT, &job)?;
                     replaced += 1;
                     continue;
@@ -231,7 +232,7 @@ impl Bench {
                 if load.is_finished() {
                     let ended = load.join().map_err(|_| anyhow::anyhow!("the load panicked"))?;
                     inserted += ended?.rows;
-                    if is_shared && replaced == 3 {
+                    if is_shared && replaced == to_replace {
                         break;
                     }
                     load = start();

@@ -39,7 +39,7 @@ async fn streams(node: &OneNode, count: NonZeroU16) -> Vec<jetstream::stream::St
     streams
 }
 
-/// Waits until every stream holds so many messages.
+/// Waits until every stream holds so many events.
 async fn wait_until_held(node: &OneNode, count: u64) {
     wait_until_all_hold(node, PARTITIONS, count).await;
 }
@@ -47,15 +47,42 @@ async fn wait_until_held(node: &OneNode, count: u64) {
 async fn wait_until_all_hold(node: &OneNode, partitions: NonZeroU16, count: u64) {
     let deadline = Instant::now() + AMPLE;
     loop {
-        let held = streams(node, partitions).await;
-        let held: Vec<u64> =
-            held.iter().map(|stream| stream.cached_info().state.messages).collect();
-        if held.iter().all(|messages| *messages >= count) {
+        let mut held = Vec::new();
+        for stream in streams(node, partitions).await {
+            held.push(events_in(&stream).await);
+        }
+        if held.iter().all(|events| *events >= count) {
             return;
         }
         assert!(Instant::now() < deadline, "{held:?} of {count}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+async fn events_in(stream: &jetstream::stream::Stream) -> u64 {
+    let state = &stream.cached_info().state;
+    let mut count = 0;
+    for sequence in state.first_sequence..=state.last_sequence {
+        // One that is gone meanwhile is missed.
+        let message = stream.get_raw_message(sequence).await;
+        count += message.map_or(0, |message| events_of(&message.payload));
+    }
+    count
+}
+
+/// As `relay::message` puts them together: a length, JSON that says how long the bodies are, the bodies.
+fn events_of(mut payload: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some((length, rest)) = payload.split_first_chunk() {
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap();
+        let (head, bodies) = rest.split_at(length);
+        let head: serde_json::Value = serde_json::from_slice(head).unwrap();
+        let shapes = head.get("shapes").and_then(|shapes| shapes.as_array()).unwrap();
+        let bytes = shapes.iter().map(|shape| shape.get("bytes").unwrap().as_u64().unwrap());
+        (_, payload) = bodies.split_at(usize::try_from(bytes.sum::<u64>()).unwrap());
+        count += 1;
+    }
+    count
 }
 
 /// What is done to a stream behind walhook's back.
