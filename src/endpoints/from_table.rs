@@ -95,6 +95,8 @@ pub(crate) struct TableKeeper {
     /// Rows that would be endpoints, were there not too many, and how many the log was told of.
     without_place: usize,
     told_without_place: usize,
+    /// Endpoints that the table has and that are not served here, and why.
+    unserved: BTreeMap<Arc<str>, String>,
 }
 
 /// For whom the table is followed.
@@ -156,6 +158,7 @@ impl TableKeeper {
             named: BTreeSet::new(),
             without_place: 0,
             told_without_place: 0,
+            unserved: BTreeMap::new(),
         };
         let rows = match rows {
             Some(rows) => rows,
@@ -167,6 +170,7 @@ impl TableKeeper {
         for (name, (mut endpoint, row)) in endpoints {
             if starts.len() >= keeper.most {
                 keeper.without_place += 1;
+                keeper.unserved.insert(name, too_many(keeper.most));
                 continue;
             }
             if let Err(error) = EndpointClient::new(&endpoint, network) {
@@ -268,6 +272,11 @@ impl TableKeeper {
         self.is_unfinished
     }
 
+    /// Endpoints that the table has and that are not served here, and why.
+    pub(crate) fn unserved(&self) -> &BTreeMap<Arc<str>, String> {
+        &self.unserved
+    }
+
     /// Makes the endpoints that have changed, or all, what their rows are to be.
     async fn follow(
         &mut self,
@@ -301,9 +310,13 @@ impl TableKeeper {
         let wanted = self.change_at_once(orders, wanted).await;
         // In the order of their names, and who has a place keeps it.
         self.without_place = 0;
+        if changed.is_none() {
+            self.unserved.clear();
+        }
         for (name, (endpoint, row)) in wanted {
             if self.without_place > 0 && !self.rows.contains_key(&name) {
                 self.without_place += 1;
+                self.unserved.insert(name, too_many(self.most));
                 continue;
             }
             let is_known = match self.rows.get(&name) {
@@ -326,10 +339,17 @@ impl TableKeeper {
             }
             match made {
                 Ok(_) => drop(self.rows.insert(name, KnownRow::of(&self.from, &row))),
-                Err(RegistryError::TooMany { .. }) => self.without_place += 1,
+                Err(RegistryError::TooMany { .. }) => {
+                    self.without_place += 1;
+                    self.unserved.insert(name, too_many(self.most));
+                }
                 Err(error) => {
-                    again |= matches!(error, RegistryError::Leaving { .. });
+                    let is_passing = matches!(error, RegistryError::Leaving { .. });
+                    again |= is_passing;
                     problems.push((name.to_string(), error.to_string()));
+                    if !is_passing {
+                        self.unserved.insert(name, error.to_string());
+                    }
                 }
             }
         }
@@ -460,4 +480,10 @@ impl TableKeeper {
         };
         (rows > 0).then(|| (format!("({rows} rows)"), why()))
     }
+}
+
+fn too_many(most: usize) -> String {
+    format!(
+        "there are {most} endpoints, which is the most here: raise [memory] endpoints as at the tail"
+    )
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::Endpoint;
@@ -26,6 +27,8 @@ use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::flow::partition::PartitionNumber;
 use crate::pipeline::endpoint_update::EndpointLookup;
 use crate::pipeline::endpoint_update::KnownVersion;
+use crate::pipeline::endpoint_update::LookOutcome;
+use crate::pipeline::endpoint_update::UnservedEndpoints;
 
 /// Before what could not be done is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -33,8 +36,11 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A state that was asked so often and does not have a change has lost it.
 const LOOKS_MAX: usize = 50;
 
-/// Has the process look at the state; told when it has.
-pub(crate) type FollowSender = mpsc::Sender<oneshot::Sender<()>>;
+/// How long looks may fail before the partition is given up.
+const FAILING_MAX: Duration = Duration::from_secs(30);
+
+/// Has the process look at the state; told what it has found.
+pub(crate) type FollowSender = mpsc::Sender<oneshot::Sender<LookOutcome>>;
 
 /// Follows all endpoints, for one partition.
 pub(crate) struct PartitionMirror {
@@ -92,12 +98,26 @@ impl PartitionMirror {
 
     /// Looks until as much is known, and what the endpoints are.
     async fn look_up(&mut self, names: &[Arc<str>], version: i64) -> Result<(), String> {
-        let mut looks = 0;
+        let (mut looks, mut failing) = (0, None);
+        let mut unserved = UnservedEndpoints::default();
         loop {
             if self.known.get() < version || !names.is_empty() {
-                let (done, looked) = oneshot::channel();
-                if self.follow.send(done).await.is_ok() && looked.await.is_ok() {
-                    looks += 1;
+                match self.look().await {
+                    Ok(found) => {
+                        (unserved, failing) = (found, None);
+                        looks += 1;
+                    }
+                    Err(why) => {
+                        let since = *failing.get_or_insert_with(Instant::now);
+                        if since.elapsed() >= FAILING_MAX {
+                            return Err(format!(
+                                "an event cannot be delivered before it is known which endpoints there are, and for \
+                                 {FAILING_MAX:?} that could not be looked up: {why}"
+                            ));
+                        }
+                        tokio::time::sleep(AGAIN).await;
+                        continue;
+                    }
                 }
             }
             let is_behind = self.known.get() < version;
@@ -107,15 +127,29 @@ impl PartitionMirror {
                     "the state does not know of a change by which an event was routed: was it set back?"
                 );
             }
-            if (!is_behind || looks >= LOOKS_MAX) && self.know(names).await? {
+            if (!is_behind || looks >= LOOKS_MAX) && self.know(names, &unserved).await? {
                 return Ok(());
             }
             tokio::time::sleep(AGAIN).await;
         }
     }
 
-    /// Whether it is known by now what the endpoints are.
-    async fn know(&mut self, names: &[Arc<str>]) -> Result<bool, String> {
+    /// Has the process look once.
+    async fn look(&self) -> LookOutcome {
+        let (done, looked) = oneshot::channel();
+        let is_asked = self.follow.send(done).await.is_ok();
+        match looked.await {
+            Ok(found) if is_asked => found,
+            Ok(_) | Err(_) => Err("this process ends".to_owned()),
+        }
+    }
+
+    /// Whether it is known by now what the endpoints are; `unserved` are there and not served here.
+    async fn know(
+        &mut self,
+        names: &[Arc<str>],
+        unserved: &UnservedEndpoints,
+    ) -> Result<bool, String> {
         self.align().await;
         let (all, own) = (self.all.snapshot(), self.own.snapshot());
         let is_present = |snapshot: &EndpointSnapshot, name: &str| {
@@ -127,6 +161,12 @@ impl PartitionMirror {
                     Some(why) => return Err(format!("endpoint {name} cannot be served: {why}")),
                     None => return Ok(false), // one of this name is on its way out still
                 }
+            }
+            if let Some(why) = unserved.get(name) {
+                return Err(format!(
+                    "endpoint {name} cannot be served: {why}; its partition is given up until that is mended here or \
+                     another member takes it"
+                ));
             }
             tracing::info!(endpoint = %name, "what comes for an endpoint that was removed becomes dead letters");
             if self.own.give(vec![EndpointChange::Bury(Arc::clone(name))], None).await.is_err() {

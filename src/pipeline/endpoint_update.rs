@@ -1,6 +1,7 @@
 //! What the pump is told between two changes of the stream: other endpoints, and that a table behind them
 //! has changed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
@@ -117,6 +118,12 @@ impl KnownVersion {
         self.0.is_outrun.swap(false, Ordering::Relaxed)
     }
 }
+
+/// Endpoints that the state or the table of `[endpoints_from]` has and a member does not serve, and why.
+pub(crate) type UnservedEndpoints = Arc<BTreeMap<Arc<str>, String>>;
+
+/// What a look at the state has found, or why none was possible.
+pub(crate) type LookOutcome = Result<UnservedEndpoints, String>;
 
 /// An event has come that was routed by what its partition's owner does not know: others have made, changed or
 /// removed endpoints.

@@ -8,6 +8,8 @@
 //! A change that depends on what its member knows names the version that it knows, and is not made where somebody
 //! was quicker. Where nobody shares the source nothing is changed here: then whoever has the slot does it alone.
 
+use std::sync::Arc;
+
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -320,20 +322,23 @@ pub(crate) async fn take_order(
     Ok(client.execute_typed(delete, &params.list()).await? > 0)
 }
 
-/// The endpoints that have changed since a version; all of them where it is negative.
+/// The endpoints that have changed since a version, all of them where it is negative, and those that are `named`.
 ///
 /// # Errors
 /// That the rows could not be read.
 pub(crate) async fn changed(
     client: &Client,
     (slot, since): (&str, i64),
+    named: &[Arc<str>],
 ) -> Result<Vec<StoredEndpoint>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, since);
+    params.column(Type::TEXT_ARRAY, named.iter().map(|name| &**name));
     let columns = endpoints::COLUMNS;
     let query = format!(
-        "SELECT {columns} FROM walhook.endpoints WHERE slot = $1 AND version > $2 ORDER BY name"
+        "SELECT {columns} FROM walhook.endpoints
+          WHERE slot = $1 AND (version > $2 OR name = ANY ($3)) ORDER BY name"
     );
     let rows = client.query_typed(&query, &params.list()).await?;
     rows.iter().map(endpoints::endpoint).collect()

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio_postgres::Client;
 
 use crate::api::requests::endpoint_calls::AdminCall;
 use crate::api::requests::endpoint_calls::AdminRefusal;
@@ -26,6 +27,7 @@ use crate::endpoints::registry::change::EndpointChange;
 use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
+use crate::pipeline::endpoint_update::LookOutcome;
 use crate::store::endpoint_states::EndpointState;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::shared_endpoints;
@@ -36,8 +38,6 @@ const OUTRUN_MAX: usize = 5;
 
 /// What has changed since the last look.
 struct MemberChanges {
-    version: i64,
-    epoch: i64,
     rows: Vec<StoredEndpoint>,
     names: HashSet<String>,
     pauses: Vec<EndpointState>,
@@ -75,15 +75,14 @@ impl EndpointAdmin {
             if call.changes_endpoints() {
                 return AdminResult::Now(Err(AdminRefusal::new(503, format!("{error:#}"))));
             }
-            shared::tell_unfollowed(&error);
         }
         let known = |admin: &Self| admin.shared.as_ref().map_or(0, |shared| shared.known.get());
         let before = known(self);
         let changes = call.changes_endpoints();
         let result = self.answer_alone(orders, call, who, probes).await;
         let AdminResult::Now(Ok(answer)) = result else { return result };
-        if changes && let Err(error) = self.follow(orders).await {
-            shared::tell_unfollowed(&error); // it is written down
+        if changes {
+            self.follow(orders).await.ok(); // it is written down, and the log was told
         }
         let version = known(self);
         let here = self.shared.as_ref().is_none_or(SharedEndpoints::has_slot);
@@ -105,8 +104,16 @@ impl EndpointAdmin {
     pub(super) async fn follow(&mut self, orders: &RegistryHandle) -> anyhow::Result<()> {
         let Some(mut shared) = self.shared.take() else { return Ok(()) };
         let followed = self.look(&mut shared, orders).await;
+        let followed = followed.context("cannot look what other members have changed");
+        shared.tell(&followed);
         self.shared = Some(shared);
-        followed.context("cannot look what other members have changed")
+        followed
+    }
+
+    /// As [`EndpointAdmin::follow`]; returns what is not served here, for whoever has asked.
+    pub(super) async fn look_for(&mut self, orders: &RegistryHandle) -> LookOutcome {
+        self.follow(orders).await.map_err(|error| format!("{error:#}"))?;
+        Ok(self.shared.as_ref().map(SharedEndpoints::unserved).unwrap_or_default())
     }
 
     async fn look(
@@ -121,27 +128,45 @@ impl EndpointAdmin {
             return Ok(()); // nobody shares anything yet
         };
         if shared.epoch != Some(now.epoch) {
-            shared.known.set(-1); // whoever had the slot meanwhile may have raised no version
+            // Whoever had the slot meanwhile may have raised no version.
+            shared.known.set(-1);
+            shared.rows_at = -1;
+            shared.table.iter_mut().for_each(|(_, read)| *read = -1);
+            shared.epoch = Some(now.epoch);
+        }
+        let mut is_done = true;
+        if shared.rows_at < now.version || shared.is_due() {
+            let since = shared.rows_at;
+            is_done = self.take_up_since(shared, orders, (&session.client, since)).await?;
+            if is_done {
+                shared.rows_at = now.version;
+            }
         }
         if let Some((table, read)) = &mut shared.table
-            && (*read < now.of_table || table.is_unfinished() || shared.epoch != Some(now.epoch))
+            && (*read < now.of_table || table.is_unfinished())
         {
-            let looked = table.look(orders).await;
-            looked.context("cannot read the table of [endpoints_from]")?;
+            if let Err(error) = table.look(orders).await {
+                // Whatever was routed before the table changed can be delivered.
+                let before = shared.rows_at.min(now.of_table - 1);
+                if *read >= 0 && before > shared.known.get() {
+                    shared.known.set(before);
+                }
+                shared.session = Some(session);
+                return Err(error).context(
+                    "cannot read the table of [endpoints_from]: this member needs the connection of [postgres] and \
+                     the right to read it",
+                );
+            }
             *read = now.of_table;
+            is_done &= !table.is_unfinished();
+            if shared.has_unserved() {
+                // One of them may have had the name that an API's row has now.
+                let since = shared.rows_at;
+                is_done &= self.take_up_since(shared, orders, (&session.client, since)).await?;
+            }
         }
-        let known = shared.known.get();
-        if known < now.version {
-            let since = (slot.as_str(), known);
-            let client = &session.client;
-            let changed = MemberChanges {
-                version: now.version,
-                epoch: now.epoch,
-                rows: shared_endpoints::changed(client, since).await?,
-                names: shared_endpoints::names(client, &slot).await?.into_iter().collect(),
-                pauses: shared_endpoints::changed_pauses(client, since).await?,
-            };
-            self.take_up_rows(shared, orders, changed).await?;
+        if is_done && shared.known.get() < now.version {
+            shared.known.set(now.version);
         }
         let known = shared.known.get();
         if let Some(source) = &shared.source
@@ -164,22 +189,43 @@ impl EndpointAdmin {
         Ok(())
     }
 
+    /// Takes up what has changed since a version, and once more what could not be taken up before. Returns whether
+    /// nothing of it is left to the next look.
+    async fn take_up_since(
+        &mut self,
+        shared: &mut SharedEndpoints,
+        orders: &RegistryHandle,
+        (client, since): (&Client, i64),
+    ) -> anyhow::Result<bool> {
+        let slot = shared.slot.clone();
+        let (unserved, at) = (shared.unserved_names(), (slot.as_str(), since));
+        // What was refused has a pause that is older than the last look.
+        let since_pause = if unserved.is_empty() { since } else { -1 };
+        let changed = MemberChanges {
+            rows: shared_endpoints::changed(client, at, &unserved).await?,
+            names: shared_endpoints::names(client, &slot).await?.into_iter().collect(),
+            pauses: shared_endpoints::changed_pauses(client, (slot.as_str(), since_pause)).await?,
+        };
+        self.take_up_rows(shared, orders, changed).await
+    }
+
     /// Has the registry make the changes. What is not done yet is done at the next look.
     async fn take_up_rows(
         &mut self,
         shared: &mut SharedEndpoints,
         orders: &RegistryHandle,
         changed: MemberChanges,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
+        shared.forget_unserved();
         let mut is_done = true;
         let snapshot = orders.snapshot();
         let mut changes = Vec::new();
         for row in changed.rows {
-            let name = row.name.clone();
+            let name: Arc<str> = row.name.as_str().into();
             match self.read(row, &snapshot) {
                 Ok((record, endpoint)) => {
                     changes.extend(row_changes(&snapshot, &record, endpoint));
-                    self.records.insert(name, record);
+                    self.records.insert(name.to_string(), record);
                 }
                 Err(error) => shared.refuse(&name, format!("{error:#}")),
             }
@@ -221,11 +267,7 @@ impl EndpointAdmin {
                 drop(orders.give(vec![change], None).await); // it is gone meanwhile
             }
         }
-        if is_done {
-            shared.known.set(changed.version);
-            shared.epoch = Some(changed.epoch);
-        }
-        Ok(())
+        Ok(is_done)
     }
 
     /// What a row says.

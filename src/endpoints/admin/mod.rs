@@ -80,6 +80,7 @@ use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::flow::time::Timestamp;
+use crate::pipeline::endpoint_update::LookOutcome;
 use crate::pipeline::handles::SharedHandles;
 use crate::store::endpoints::StoredEndpoint;
 use crate::telemetry::metrics::WalhookMetrics;
@@ -205,22 +206,16 @@ impl EndpointAdmin {
                     }
                 }
                 Some(done) = asked_to_follow(&mut self.shared) => {
-                    let followed = tokio::select! {
-                        followed = self.follow(&orders) => followed,
+                    let found = tokio::select! {
+                        found = self.look_for(&orders) => found,
                         () = stop.cancelled() => return Ok(()),
                     };
-                    match followed {
-                        Ok(()) => drop(done.send(())),
-                        Err(error) => shared::tell_unfollowed(&error),
-                    }
+                    drop(done.send(found)); // whoever has asked may not wait any more
                 }
                 _ = looks.tick(), if self.shared.is_some() => {
-                    let followed = tokio::select! {
-                        followed = self.follow(&orders) => followed,
+                    tokio::select! {
+                        followed = self.follow(&orders) => drop(followed), // the log was told
                         () = stop.cancelled() => return Ok(()),
-                    };
-                    if let Err(error) = followed {
-                        shared::tell_unfollowed(&error);
                     }
                 }
                 Some(AdminRequest { call, who, outcome }) = calls.recv() => {
@@ -344,7 +339,9 @@ enum AdminResult {
 }
 
 /// Waits until somebody wants to know what other members have changed.
-async fn asked_to_follow(shared: &mut Option<SharedEndpoints>) -> Option<oneshot::Sender<()>> {
+async fn asked_to_follow(
+    shared: &mut Option<SharedEndpoints>,
+) -> Option<oneshot::Sender<LookOutcome>> {
     match shared {
         Some(shared) => shared.follows.recv().await,
         None => None,

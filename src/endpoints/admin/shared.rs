@@ -1,6 +1,8 @@
 //! What a member knows of the endpoints that others change, too.
 
+use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,6 +14,8 @@ use crate::config::settings::ServerSettings;
 use crate::endpoints::from_table::TableKeeper;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::pipeline::endpoint_update::KnownVersion;
+use crate::pipeline::endpoint_update::LookOutcome;
+use crate::pipeline::endpoint_update::UnservedEndpoints;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::ownership::StateOwnership;
@@ -20,6 +24,9 @@ use crate::store::state_error::StateError;
 
 /// How often it is looked whether other members have changed anything.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How often those are tried again that could not be taken up.
+const UNSERVED_EVERY: Duration = Duration::from_secs(5);
 
 /// How long an answer waits until whoever has the slot keeps to what was changed. It does so in any case.
 const ROUTED_MAX: Duration = Duration::from_secs(5);
@@ -32,6 +39,8 @@ pub(crate) struct SharedEndpoints {
     pub(super) known: KnownVersion,
     /// Of the source, when it was looked the last time.
     pub(super) epoch: Option<i64>,
+    /// The version as of which the rows of `walhook.endpoints` were taken up.
+    pub(super) rows_at: i64,
     pub(super) session: Option<SqlSession>,
     /// Where this member has the slot.
     pub(super) source: Option<StateOwnership>,
@@ -42,9 +51,14 @@ pub(crate) struct SharedEndpoints {
     /// The table of `[endpoints_from]`, where nobody else here follows it, and the version as of which it was read.
     pub(super) table: Option<(TableKeeper, i64)>,
     /// Asks for a look.
-    pub(super) follows: mpsc::Receiver<oneshot::Sender<()>>,
+    pub(super) follows: mpsc::Receiver<oneshot::Sender<LookOutcome>>,
     /// What the log was told of.
-    pub(super) refused: HashSet<(String, String)>,
+    refused: HashSet<(Arc<str>, String)>,
+    /// Endpoints that the state has and that cannot be taken up, and why; and when that was tried the last time.
+    unserved: BTreeMap<Arc<str>, String>,
+    tried: Option<Instant>,
+    /// The log was told that nothing can be looked at.
+    is_behind: bool,
 }
 
 impl SharedEndpoints {
@@ -54,7 +68,7 @@ impl SharedEndpoints {
         known: KnownVersion,
         source: Option<StateOwnership>,
         partitions: PartitionSnapshots,
-        follows: mpsc::Receiver<oneshot::Sender<()>>,
+        follows: mpsc::Receiver<oneshot::Sender<LookOutcome>>,
     ) -> Self {
         known.set(-1); // everything is looked at
         Self {
@@ -62,6 +76,7 @@ impl SharedEndpoints {
             slot: settings.postgres.slot.clone(),
             known,
             epoch: None,
+            rows_at: -1,
             session: None,
             source,
             told: -1,
@@ -69,6 +84,9 @@ impl SharedEndpoints {
             table: None,
             follows,
             refused: HashSet::new(),
+            unserved: BTreeMap::new(),
+            tried: None,
+            is_behind: false,
         }
     }
 
@@ -95,22 +113,64 @@ impl SharedEndpoints {
         Ok(SqlSession::take_or_connect(kept, &self.state, store::ANSWER_SOON).await?)
     }
 
-    /// Names an endpoint that is not what the state says, once.
-    pub(super) fn refuse(&mut self, name: &str, error: String) {
-        if self.refused.insert((name.to_owned(), error.clone())) {
+    /// Keeps that an endpoint is not what the state says, and names it once.
+    pub(super) fn refuse(&mut self, name: &Arc<str>, error: String) {
+        if self.refused.insert((Arc::clone(name), error.clone())) {
             tracing::error!(
-                endpoint = name,
+                endpoint = %name,
                 error,
                 "an endpoint cannot be taken up as another member has written it"
             );
         }
+        self.unserved.insert(Arc::clone(name), error);
     }
-}
 
-/// The endpoints cannot be brought up to date at the moment.
-pub(super) fn tell_unfollowed(error: &anyhow::Error) {
-    let error = format!("{error:#}");
-    tracing::debug!(error, "the endpoints are as they were at the last look");
+    /// Those that are to be tried again.
+    pub(super) fn unserved_names(&self) -> Vec<Arc<str>> {
+        self.unserved.keys().cloned().collect()
+    }
+
+    /// All of them are about to be tried again, or are gone.
+    pub(super) fn forget_unserved(&mut self) {
+        self.tried = Some(Instant::now());
+        self.unserved.clear();
+    }
+
+    /// Whether it is time to try those again that could not be taken up.
+    pub(super) fn is_due(&self) -> bool {
+        let is_over = |tried: Instant| tried.elapsed() >= UNSERVED_EVERY;
+        !self.unserved.is_empty() && self.tried.is_none_or(is_over)
+    }
+
+    pub(super) fn has_unserved(&self) -> bool {
+        !self.unserved.is_empty()
+    }
+
+    /// What the state or the table has and is not served here.
+    pub(super) fn unserved(&self) -> UnservedEndpoints {
+        let of_table = self.table.iter().flat_map(|(table, _)| table.unserved());
+        let all = of_table.chain(&self.unserved);
+        Arc::new(all.map(|(name, why)| (Arc::clone(name), why.clone())).collect())
+    }
+
+    /// Says once that the endpoints cannot be followed, and once that they are again.
+    pub(super) fn tell(&mut self, followed: &anyhow::Result<()>) {
+        let was_behind = std::mem::replace(&mut self.is_behind, followed.is_err());
+        match followed {
+            Err(error) if !was_behind => {
+                let error = format!("{error:#}");
+                tracing::warn!(
+                    error,
+                    "the endpoints stay as they were at the last look: what others change does not hold here until this \
+                     is mended"
+                );
+            }
+            Ok(()) if was_behind => {
+                tracing::info!("what others change of endpoints holds here again")
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
 }
 
 /// Waits until whoever has the slot keeps to the version, but not for long: it does so in any case.

@@ -333,3 +333,27 @@ async fn a_try_at_once_and_the_end_of_a_410_reach_the_owner_whichever_member_is_
         member.stop().await;
     }
 }
+
+/// A worker that cannot take an endpoint up lets go of its partition: what comes for it waits for one that can.
+#[tokio::test]
+async fn an_event_for_an_endpoint_that_its_owner_cannot_serve_waits_for_an_owner_that_can() {
+    let test = "an_event_for_an_endpoint_that_its_owner_cannot_serve_waits";
+    let Some(node) = one_node(test, always(Answer::status(200))).await else { return };
+    let OneNode { sql, receiver, toml, .. } = &node;
+    let toml = &wanted(toml);
+    let few = format!("{toml}\n[memory]\nendpoints = {ENDPOINTS}\n");
+    let mut tail = Service::start_as(TAIL, toml).await;
+    let mut lacking = Service::start_as(DELIVER, &few).await;
+    call(&tail, "POST", "/api/v1/endpoints", &document(receiver, "made")).await;
+    write(sql, 0..5, 0).await;
+    lacking.program.wait_for_line("endpoint made cannot be served", AMPLE).await;
+    let dead = "SELECT count(*) FROM walhook.dead_letters";
+    assert_eq!(sql.text(dead).await, "0");
+    let mut able = Service::start_as(DELIVER, toml).await;
+    lacking.stop().await;
+    wait_for_at(receiver, "made", 5).await;
+    wait_for_text(sql, UNBALANCED, "0").await;
+    assert_eq!(sql.text(dead).await, "0");
+    able.stop().await;
+    tail.stop().await;
+}
