@@ -91,6 +91,9 @@ pub(crate) const CALLS_MAX: usize = 16;
 /// When a secret's time is over and that could not be written down, it is tried again after this.
 const EXPIRY_RETRY: Duration = Duration::from_secs(1);
 
+/// When secrets could not be sealed anew, it is tried again after this.
+const SEAL_RETRY: Duration = Duration::from_secs(60);
+
 /// Who takes back secrets whose time is over.
 const OURSELVES: &str = "walhook";
 
@@ -181,10 +184,8 @@ impl EndpointAdmin {
         let mut probes: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
         // Once is enough: whoever has the slot does it.
         let keeps_secrets = self.shared.as_ref().is_none_or(SharedEndpoints::has_slot);
-        for name in std::mem::take(&mut self.stale).into_iter().filter(|_| keeps_secrets) {
-            self.seal_anew(&orders, &name).await;
-        }
-        let mut not_before = Instant::now();
+        self.stale.retain(|_| keeps_secrets);
+        let (mut not_before, mut seal_at) = (Instant::now(), Instant::now());
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -197,6 +198,13 @@ impl EndpointAdmin {
                 () = tokio::time::sleep_until(expiry.unwrap_or(not_before)), if expiry.is_some() => {
                     self.expire(&orders).await;
                     not_before = Instant::now() + EXPIRY_RETRY;
+                }
+                () = tokio::time::sleep_until(seal_at), if !self.stale.is_empty() => {
+                    tokio::select! {
+                        () = self.seal_stale(&orders) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                    seal_at = Instant::now() + SEAL_RETRY;
                 }
                 Ok(()) = reloads.changed() => {
                     let read = reloads.borrow_and_update().clone();

@@ -112,15 +112,36 @@ impl EndpointAdmin {
         }
     }
 
-    /// Seals a record with the first key.
-    pub(super) async fn seal_anew(&mut self, orders: &RegistryHandle, name: &str) {
-        let Some(record) = self.records.get(name).cloned() else { return };
+    /// Seals those records with the first key that were sealed with another one. What fails is left for later.
+    pub(super) async fn seal_stale(&mut self, orders: &RegistryHandle) {
+        // Where others change endpoints, too, nothing can be written before it is known what they have changed.
+        if self.follow(orders).await.is_err() {
+            return; // the log was told
+        }
+        for name in self.stale.clone() {
+            if self.seal_anew(orders, &name).await {
+                self.stale.retain(|stale| *stale != name);
+            }
+        }
+    }
+
+    /// Seals a record with the first key. Returns whether nothing is left to do.
+    async fn seal_anew(&mut self, orders: &RegistryHandle, name: &str) -> bool {
+        let Some(record) = self.records.get(name).cloned() else { return true };
         let who = record.updated.1.clone();
         match self.save(orders, Vec::new(), record, &who).await {
-            Ok(()) => tracing::info!(endpoint = name, "secrets are sealed with the first key"),
+            Ok(()) => {
+                tracing::info!(endpoint = name, "secrets are sealed with the first key");
+                true
+            }
             Err(refused) => {
                 let error = refused.detail;
-                tracing::warn!(endpoint = name, error, "cannot seal secrets with the first key");
+                tracing::warn!(
+                    endpoint = name,
+                    error,
+                    "cannot seal secrets with the first key: it is tried again in a minute"
+                );
+                false
             }
         }
     }

@@ -357,3 +357,37 @@ async fn an_event_for_an_endpoint_that_its_owner_cannot_serve_waits_for_an_owner
     able.stop().await;
     tail.stop().await;
 }
+
+/// The tail seals anew what was sealed with a key that is not the first any more, as one process does.
+#[tokio::test]
+async fn a_tail_with_another_first_key_seals_secrets_anew() {
+    let test = "a_tail_with_another_first_key_seals_secrets_anew";
+    let Some(node) = one_node(test, always(Answer::status(200))).await else { return };
+    let OneNode { sql, receiver, toml, .. } = &node;
+    let toml = &wanted(toml);
+    let mut tail = Service::start_as(TAIL, toml).await;
+    for name in ["one", "two"] {
+        let mut document = document(receiver, name);
+        document["secret"] = json!(SECRET);
+        call(&tail, "POST", "/api/v1/endpoints", &document).await;
+    }
+    tail.stop().await;
+    let sealed = "SELECT string_agg(encode(sealed_secrets, 'hex'), ' ' ORDER BY name) FROM walhook.endpoints";
+    let before = sql.text(sealed).await;
+    let other = "HxwdHhsYGRoXFBUWExAREg8MDQ4LCAkKBwQFBgMAAQI=";
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let both =
+        toml.replacen(&format!("key = \"{key}\""), &format!("key = [\"{other}\", \"{key}\"]"), 1);
+    let mut tail = Service::start_as(TAIL, &both).await;
+    for _ in 0..2 {
+        tail.program.wait_for_line("secrets are sealed with the first key", AMPLE).await;
+    }
+    let deadline = Instant::now() + AMPLE;
+    while before.split(' ').zip(sql.text(sealed).await.split(' ')).any(|(old, new)| old == new) {
+        assert!(Instant::now() < deadline, "{}", tail.program.output().join("\n"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tail.stop().await;
+    let mut worker = Service::start_as(DELIVER, &toml.replacen(key, other, 1)).await;
+    worker.stop().await;
+}
