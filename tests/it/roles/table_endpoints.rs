@@ -153,3 +153,48 @@ async fn wait_for_arrived_but(receiver: &Receiver, expected: &[&str], maybe: &[&
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// A worker that may not read the table any more says so, and goes on when it may again.
+#[tokio::test]
+async fn a_worker_that_cannot_read_the_table_warns_and_delivers_when_it_can_again() {
+    let test = "a_worker_that_cannot_read_the_table_warns";
+    let Some(broker) = Broker::start(test).await else { return };
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLES).await.unwrap();
+    let role = format!("clerk_{}", std::process::id());
+    let made = format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON webhooks TO {role}");
+    sql.batch_execute(&made).await.unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = &toml(&database, &broker);
+    let url = database.url();
+    let as_clerk = url.replacen("postgres@", &format!("{role}@"), 1);
+    assert_ne!(as_clerk, url);
+    let for_clerk = toml.replacen(&format!("url = \"{url}\""), &format!("url = \"{as_clerk}\""), 1)
+        + &format!("\n[state]\nurl = \"{url}\"\n");
+    webhook(&sql, &receiver, 1, "7").await;
+    let mut tail = Service::start_as(TAIL, toml).await;
+    let mut worker = Service::start_as(DELIVER, &for_clerk).await;
+    task(&sql, "a", 7).await;
+    wait_for_arrived(&receiver, &["1 a"]).await;
+    sql.batch_execute(&format!("REVOKE SELECT ON webhooks FROM {role}")).await.unwrap();
+    webhook(&sql, &receiver, 2, "8").await;
+    task(&sql, "b", 8).await;
+    worker.program.wait_for_line("the endpoints stay as they were at the last look", AMPLE).await;
+    // What waits for the look is given up, not kept for ever.
+    worker.program.wait_for_line("that could not be looked up", AMPLE).await;
+    sql.batch_execute(&format!("GRANT SELECT ON webhooks TO {role}")).await.unwrap();
+    wait_for_arrived(&receiver, &["1 a", "2 b"]).await;
+    let dead = "SELECT count(*) FROM walhook.dead_letters";
+    assert_eq!(sql.text(dead).await, "0");
+    wait_for_text(&sql, UNBALANCED, "0").await;
+    let log = worker.program.output().join("\n");
+    assert_eq!(
+        log.matches("the endpoints stay as they were").count(),
+        1,
+        "once per outage:\n{log}"
+    );
+    worker.stop().await;
+    tail.stop().await;
+    sql.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+}
