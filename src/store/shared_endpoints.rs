@@ -368,6 +368,7 @@ pub(crate) async fn changed_pauses(
 }
 
 /// The owner of a partition forgets an endpoint that is no more; `is_stored`: it was made over the API, and removed.
+/// Where one of its name was made again, that one's pause and what is wanted of it stay.
 ///
 /// # Errors
 /// That the statement failed. Whoever has lost the partition removes nothing.
@@ -387,16 +388,20 @@ pub(crate) async fn remove(
                FROM walhook.progress p
               WHERE s.slot = $1 AND p.slot = s.slot AND p.partition = $2 AND p.epoch = $3
           RETURNING s.slot
+         ), again AS (
+             SELECT FROM walhook.endpoints e
+              WHERE e.slot = $1 AND e.name = $4
+                AND NOT coalesce((e.settings ->> 'is_leaving')::boolean, false)
          ), gone AS (
              DELETE FROM walhook.endpoints e USING raised
               WHERE $5 AND e.slot = raised.slot AND e.name = $4
                 AND coalesce((e.settings ->> 'is_leaving')::boolean, false)
          ), ordered AS (
              DELETE FROM walhook.endpoint_orders o USING raised
-              WHERE o.slot = raised.slot AND o.endpoint = $4
+              WHERE o.slot = raised.slot AND o.endpoint = $4 AND NOT EXISTS (SELECT FROM again)
          )
          DELETE FROM walhook.endpoint_states e USING raised
-          WHERE e.slot = raised.slot AND e.endpoint = $4";
+          WHERE e.slot = raised.slot AND e.endpoint = $4 AND NOT EXISTS (SELECT FROM again)";
     client.execute_typed(query, &params.list()).await?;
     Ok(())
 }
