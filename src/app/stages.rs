@@ -64,6 +64,7 @@ impl App {
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
         let known = KnownVersion::default();
+        known.stamp(taken.endpoints_version);
         let told = (&reports_in, known.clone());
         let relay = Box::pin(relay_of(self.role, settings, &mut taken, told, tasks)).await?;
         let is_tail = relay.is_some();

@@ -63,6 +63,7 @@ pub(crate) async fn take_up(
         fronts,
         letters,
         stored: Vec::new(),
+        endpoints_version: 0,
         rows: None,
         states,
         backlog,

@@ -30,6 +30,8 @@ use crate::store::state_error::StateError;
 pub(crate) struct TakenEndpoints {
     /// Those of the API.
     pub(crate) stored: Vec<StoredEndpoint>,
+    /// The version of the endpoints that holds at least; 0 where nobody shares them.
+    pub(crate) endpoints_version: i64,
     /// The rows of the endpoints' table, where they were read to see which have other names.
     pub(crate) rows: Option<Vec<KeyedRow>>,
     pub(crate) partitions: Vec<PartitionRow>,
@@ -48,10 +50,12 @@ pub(crate) async fn take_up(
     wanted: Option<NonZeroU16>,
 ) -> anyhow::Result<TakenEndpoints> {
     let slot = source.slot();
+    // From here on whoever is alone hears of all changes, or members do.
+    shared_endpoints::begin(&session.client, source, wanted.is_some()).await?;
     let stored = endpoints::load(&session.client, slot).await?;
     let of_file = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
     let of_api = stored.iter().map(|stored| Arc::from(stored.name.as_str()));
-    let mut known = of_file.chain(of_api).collect();
+    let mut known: BTreeSet<Arc<str>> = of_file.chain(of_api).collect();
     let rows = match wanted {
         None => row_ids::take_over(settings, &mut session.client, source, &known).await?,
         Some(_) => None, // an endpoint belongs to a partition by its name, and keeps it
@@ -60,8 +64,12 @@ pub(crate) async fn take_up(
     let partitions = bring_in_line(settings, session, source, (wanted, &known)).await?;
     // Until now members may have changed some.
     let stored = endpoints::load(&session.client, slot).await?;
+    // Behind the rows: whoever delivers may have to know more than they say, never less.
+    let now = shared_endpoints::look(&session.client, slot).await?;
+    known.extend(stored.iter().map(|stored| Arc::from(stored.name.as_str())));
     let fronts = fronts(session, &known, &partitions, (slot, wanted)).await?;
-    Ok(TakenEndpoints { stored, rows, partitions, fronts })
+    let endpoints_version = now.map_or(0, |now| now.version);
+    Ok(TakenEndpoints { stored, endpoints_version, rows, partitions, fronts })
 }
 
 /// Adds the endpoints that are rows of the table of `[endpoints_from]`, where anything is shared, or was.
@@ -102,8 +110,6 @@ async fn bring_in_line(
     (wanted, endpoints): (Option<NonZeroU16>, &BTreeSet<Arc<str>>),
 ) -> Result<Vec<PartitionRow>, StateError> {
     let client = &mut session.client;
-    // From here on whoever is alone hears of all changes, or members do.
-    shared_endpoints::begin(client, source, wanted.is_some()).await?;
     let stored = partition_leases::source(client, source.slot()).await?;
     let stored = stored.and_then(|(count, ..)| NonZeroU16::new(count?));
     if let Some(stored) = stored.filter(|stored| Some(*stored) != wanted) {

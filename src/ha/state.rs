@@ -95,6 +95,8 @@ pub(crate) struct TakenState {
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// Endpoints that were made at run time.
     pub(crate) stored: Vec<StoredEndpoint>,
+    /// The version of the endpoints that holds at least; 0 where nobody shares them.
+    pub(crate) endpoints_version: i64,
     /// The rows of the endpoints' table, where they were read to see which have other names.
     pub(crate) rows: Option<Vec<KeyedRow>>,
     /// Which endpoints are paused, and where they pointed.
@@ -196,7 +198,7 @@ pub(crate) async fn take(
     SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
     rename(settings, &mut session, &holding).await?;
     let taken = shared_source::take_up(settings, &mut session, &holding, shared).await?;
-    let TakenEndpoints { stored, rows, partitions, fronts } = taken;
+    let TakenEndpoints { stored, endpoints_version, rows, partitions, fronts } = taken;
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let moving = backfill_moves::watched(&session.client, slot).await?;
     let waiting = backlog_sizes::sizes(&session.client, slot).await?;
@@ -228,6 +230,7 @@ pub(crate) async fn take(
         fronts,
         letters,
         stored,
+        endpoints_version,
         rows,
         states,
         backlog: waiting.into_iter().map(standing).collect(),

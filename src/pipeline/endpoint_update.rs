@@ -83,6 +83,8 @@ pub(crate) struct KnownVersion(Arc<KnownCounters>);
 #[derive(Debug, Default)]
 struct KnownCounters {
     version: AtomicI64,
+    /// The version that the last change of this member has made, which is not known to hold yet.
+    written: AtomicI64,
     /// What events say that are routed from here on.
     stamp: AtomicI64,
     is_outrun: AtomicBool,
@@ -96,6 +98,18 @@ impl KnownVersion {
     /// Everything up to this one holds here.
     pub(crate) fn set(&self, version: i64) {
         self.0.version.store(version, Ordering::Release);
+        self.0.written.store(version, Ordering::Release);
+        self.stamp(version);
+    }
+
+    /// The version on which the next change of this member depends.
+    pub(crate) fn base(&self) -> i64 {
+        self.0.written.load(Ordering::Acquire)
+    }
+
+    /// A change of this member has made this version. It holds here when it has been looked at.
+    pub(crate) fn written(&self, version: i64) {
+        self.0.written.store(version, Ordering::Release);
         self.stamp(version);
     }
 

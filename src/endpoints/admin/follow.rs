@@ -71,12 +71,12 @@ impl EndpointAdmin {
         who: &str,
         probes: usize,
     ) -> AdminResult {
-        if let Err(error) = self.follow(orders).await {
-            if call.changes_endpoints() {
-                return AdminResult::Now(Err(AdminRefusal::new(503, format!("{error:#}"))));
-            }
+        if let Err(error) = self.follow(orders).await
+            && call.changes_endpoints()
+        {
+            return AdminResult::Now(Err(AdminRefusal::new(503, format!("{error:#}"))));
         }
-        let known = |admin: &Self| admin.shared.as_ref().map_or(0, |shared| shared.known.get());
+        let known = |admin: &Self| admin.shared.as_ref().map_or(0, |shared| shared.known.base());
         let before = known(self);
         let changes = call.changes_endpoints();
         let result = self.answer_alone(orders, call, who, probes).await;
@@ -136,6 +136,8 @@ impl EndpointAdmin {
         }
         let mut is_done = true;
         if shared.rows_at < now.version || shared.is_due() {
+            // Before the first of the changes holds: what goes by it is for those who know as much.
+            shared.known.stamp(now.version);
             let since = shared.rows_at;
             is_done = self.take_up_since(shared, orders, (&session.client, since)).await?;
             if is_done {

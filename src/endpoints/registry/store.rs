@@ -81,12 +81,12 @@ impl EndpointStore {
             StoreRole::Member(known) => {
                 let known = known.clone();
                 let session = self.session().await?;
-                let at = (self.slot.as_str(), known.get());
+                let at = (self.slot.as_str(), known.base());
                 let saved = shared_endpoints::save(&session.client, at, row).await;
                 let is_outrun = matches!(saved, Err(SharedChangeError::Outrun));
                 known.outrun(is_outrun);
                 let (saved, version) = saved?;
-                known.set(version);
+                known.written(version);
                 self.session = Some(session);
                 return Ok(saved);
             }
