@@ -131,7 +131,7 @@ impl Bench {
         Job::Deliver(vec![Endpoint { batch: 100, ..endpoint }])
     }
 
-    fn live(&self, job: &Job) -> anyhow::Result<Walhook> {
+    pub(super) fn live(&self, job: &Job) -> anyhow::Result<Walhook> {
         self.stage.mark(SLOT)?;
         let mut walhook = Walhook::start(&self.stage, SLOT, job)?;
         walhook.wait_until_ready()?;
