@@ -180,7 +180,7 @@ pub(crate) async fn begin(client: &mut Client) -> Result<Transaction<'_>, StateE
     Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
 }
 
-/// The advisory lock that every transaction for a partition holds; see [`end_holders`].
+/// The advisory lock that every transaction for a partition holds; see `end_holders`.
 pub(crate) async fn lock(
     tx: &Transaction<'_>,
     slot: &str,

@@ -44,7 +44,7 @@ impl LetterState {
     }
 }
 
-/// What [`discard`] may close.
+/// What `discard` may close.
 pub(crate) const DISCARDABLE: [LetterState; 2] = [LetterState::Dead, LetterState::Requested];
 
 /// Which letters are meant; a field that is `None` does not matter.
@@ -53,7 +53,7 @@ pub struct LetterFilter {
     pub ids: Option<Vec<DeadLetterId>>,
     pub endpoint: Option<String>,
     pub event_type: Option<String>,
-    /// See [`DeathClass::as_str`].
+    /// See `DeathClass::as_str`.
     pub class: Option<String>,
     /// A time range of death: from this on, and before that.
     pub from: Option<Timestamp>,
