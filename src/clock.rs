@@ -76,6 +76,8 @@ impl ClockSteps {
         let offset = match last {
             // As after a suspension in the middle of it.
             Some(last) if most.saturating_sub(least) > PRECISE_MICROS => last.clamp(least, most),
+            // A clock that is ahead would let events expire that are not too old.
+            None if most.saturating_sub(least) > PRECISE_MICROS => least,
             _ => least.midpoint(most),
         };
         match self.entries.last_mut() {

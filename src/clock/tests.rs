@@ -41,6 +41,17 @@ fn a_question_that_took_long_changes_only_what_it_disproves() {
     );
 }
 
+#[test]
+fn a_first_answer_that_took_long_sets_no_clock_ahead() {
+    let clock = clock(0);
+    clock.measured(boot(10), at(1010), boot(12));
+    assert_eq!(
+        clock.at(boot(12)),
+        at(1010),
+        "suspended while the answer was on its way, or before"
+    );
+}
+
 /// A row of any moment, with any life, is never older than it is, however the server's clock was set
 /// ahead and back, as soon as the clock was measured after the row was read.
 #[test]
