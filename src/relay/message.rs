@@ -345,33 +345,8 @@ fn event_of(
 mod tests {
     use super::*;
     use crate::flow::body::BodyPart;
-    use crate::flow::event::IdOrigin;
+    use crate::relay::samples::event;
     use proptest::prelude::*;
-
-    fn event(commit: u64, keys: EventKeys, text: &str) -> Event {
-        let position = Position { commit: Lsn::from_raw(commit), ordinal: 3 };
-        Event {
-            id: EventId::new(position, IdOrigin::new(7, "order")),
-            sequence: 9,
-            position,
-            event_type: "order".into(),
-            table: Arc::new(TableName::new("public", "orders")),
-            committed: Timestamp::from_micros(5_000_001),
-            keys,
-            expiry: Some(EventExpiry {
-                born: Timestamp::from_micros(4_000_000),
-                max_age: Duration::from_secs(60),
-            }),
-            body: EventBody::new(vec![BodyPart::Bytes(Bytes::from(text.to_owned()))]),
-            facts: EventFacts::new(vec![("id".into(), text.to_owned())]),
-            write_back: Some(Box::new(TargetRow {
-                key: vec!["id".into()],
-                values: vec![("id".into(), Some("7".to_owned())), ("note".into(), None)],
-                owed: 2,
-            })),
-            held: None,
-        }
-    }
 
     fn place(event: &Event, rule: usize) -> MessagePlace {
         MessagePlace::of(event.position, RuleIndex(rule))

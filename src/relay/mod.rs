@@ -21,6 +21,7 @@
 //! | `partition_stream` | The stream of one partition, as its writer and its reader use it |
 //! | `place` | Where a message stands among those of its partition |
 //! | `publisher` | Publishes the events of one partition |
+//! | `samples` | An event, and a stream in memory, for the tests |
 //! | `streams` | The streams of the partitions: their names, and what they have to be |
 
 pub(crate) mod broker;
@@ -36,3 +37,8 @@ pub(crate) mod partition_stream;
 pub(crate) mod place;
 pub(crate) mod publisher;
 pub(crate) mod streams;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
