@@ -106,7 +106,7 @@ pub(super) async fn start(
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (ended_in, _ledger_ended) = oneshot::channel();
-    let buried_in = reports_in.clone();
+    let tombstones_in = reports_in.clone();
     let lanes = LaneContext::new(settings, handles, (&budget, &shutdown), reports_in, share);
     let (senders, edits, updates) = UpdateSenders::open();
     let keep = EndpointStore::of_partition(settings, taken.holding.clone());
@@ -158,7 +158,8 @@ pub(super) async fn start(
     let feed = PartitionFeed::new(NatsStream::new(&broker, name), taken.seen);
     let lacked =
         LackedRows { state: settings.state.clone(), holding, seen: taken.seen, looked: None };
-    let outbox = PumpOutbox::new(opened_in, handles.wal_hold.clone()).burying(buried_in);
+    let outbox =
+        PumpOutbox::new(opened_in, handles.wal_hold.clone()).with_tombstones(tombstones_in);
     let updates = (updates, lookups_in);
     let pump = RelayPump::new(feed, lacked, outbox, budget, updates, (ahead, parked));
     tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));

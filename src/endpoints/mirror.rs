@@ -169,7 +169,12 @@ impl PartitionMirror {
                 ));
             }
             tracing::info!(endpoint = %name, "what comes for an endpoint that was removed becomes dead letters");
-            if self.own.give(vec![EndpointChange::Bury(Arc::clone(name))], None).await.is_err() {
+            if self
+                .own
+                .give(vec![EndpointChange::AddTombstone(Arc::clone(name))], None)
+                .await
+                .is_err()
+            {
                 return Ok(false);
             }
         }

@@ -16,8 +16,8 @@
 //! what is parked comes from the backlog after the restart. It also ends when its endpoint is removed
 //! and nothing is owed to it any more.
 
+mod published_state;
 mod report;
-mod shown;
 
 use std::fmt;
 use std::pin::pin;

@@ -30,7 +30,7 @@ pub(crate) struct EndpointUpdate {
     /// Those of them that the configuration file does not have.
     pub(crate) made: Vec<EndpointIndex>,
     /// Endpoints that there were: what still comes for them becomes dead letters.
-    pub(crate) buried: Vec<(EndpointIndex, Arc<str>)>,
+    pub(crate) tombstones: Vec<(EndpointIndex, Arc<str>)>,
     /// Lanes that are new.
     pub(crate) opened: Vec<(EndpointIndex, LaneSender)>,
     /// Endpoints that are no more: their lanes get nothing after what they have got.
@@ -87,7 +87,7 @@ struct KnownCounters {
     written: AtomicI64,
     /// What events say that are routed from here on.
     stamp: AtomicI64,
-    is_outrun: AtomicBool,
+    is_conflict: AtomicBool,
 }
 
 impl KnownVersion {
@@ -123,13 +123,13 @@ impl KnownVersion {
     }
 
     /// Whether another member was quicker than the last change.
-    pub(crate) fn outrun(&self, is_outrun: bool) {
-        self.0.is_outrun.store(is_outrun, Ordering::Relaxed);
+    pub(crate) fn note_conflict(&self, is_conflict: bool) {
+        self.0.is_conflict.store(is_conflict, Ordering::Relaxed);
     }
 
     /// Whether one was, since it was asked the last time.
-    pub(crate) fn was_outrun(&self) -> bool {
-        self.0.is_outrun.swap(false, Ordering::Relaxed)
+    pub(crate) fn had_conflict(&self) -> bool {
+        self.0.is_conflict.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) enum EndpointOrder {
 pub(crate) enum SharedChangeError {
     /// Nothing was written: it depended on what is not so any more.
     #[error("other members change endpoints at the same moment: try again")]
-    Outrun,
+    VersionConflict,
     #[error(
         "nobody shares slot {slot} with this member: start `walhook run --role tail`, or ask the walhook that has the slot"
     )]
@@ -166,7 +166,7 @@ pub(crate) async fn routed(
 /// database, and the version that it has made.
 ///
 /// # Errors
-/// [`SharedChangeError::Outrun`], [`SharedChangeError::NotShared`], or that a statement failed.
+/// [`SharedChangeError::VersionConflict`], [`SharedChangeError::NotShared`], or that a statement failed.
 pub(crate) async fn save(
     client: &Client,
     (slot, known): (&str, i64),
@@ -198,7 +198,7 @@ pub(crate) async fn save(
     match client.query_typed_opt(&query, &params.list()).await? {
         Some(row) => Ok((endpoints::endpoint(&row)?, read(&row, "version")?)),
         None => match look(client, slot).await? {
-            Some(_) => Err(SharedChangeError::Outrun),
+            Some(_) => Err(SharedChangeError::VersionConflict),
             None => Err(SharedChangeError::NotShared { slot: slot.to_owned() }),
         },
     }

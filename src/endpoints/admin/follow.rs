@@ -34,7 +34,7 @@ use crate::store::shared_endpoints;
 use crate::store::shared_endpoints::EndpointOrder;
 
 /// How often a call is tried whose member was not the first to change something.
-const OUTRUN_MAX: usize = 5;
+const CONFLICTS_MAX: usize = 5;
 
 /// What has changed since the last look.
 struct MemberChanges {
@@ -55,9 +55,9 @@ impl EndpointAdmin {
         if self.shared.is_none() {
             return self.answer_alone(orders, call, who, probes).await;
         }
-        for _ in 1..OUTRUN_MAX {
+        for _ in 1..CONFLICTS_MAX {
             let result = self.answer_shared(orders, call.clone(), who, probes).await;
-            if !self.shared.as_ref().is_some_and(SharedEndpoints::was_outrun) {
+            if !self.shared.as_ref().is_some_and(SharedEndpoints::had_conflict) {
                 return result;
             }
         }

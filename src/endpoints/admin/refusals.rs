@@ -68,7 +68,7 @@ pub(super) fn require_object(document: &Json) -> Result<(), AdminRefusal> {
 pub(super) fn refused(error: RegistryError) -> AdminRefusal {
     let status = match &error {
         RegistryError::NameTaken { .. }
-        | RegistryError::Outrun
+        | RegistryError::VersionConflict
         | RegistryError::NotRenamed { .. }
         | RegistryError::Leaving { .. }
         | RegistryError::TooMany { .. } => 409,

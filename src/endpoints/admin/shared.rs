@@ -100,8 +100,8 @@ impl SharedEndpoints {
     }
 
     /// Whether another member was quicker than the last change.
-    pub(super) fn was_outrun(&self) -> bool {
-        self.known.was_outrun()
+    pub(super) fn had_conflict(&self) -> bool {
+        self.known.had_conflict()
     }
 
     pub(super) fn partitions(&self) -> &PartitionSnapshots {

@@ -95,7 +95,7 @@ impl EndpointRegistry {
                     self.leave(index, &mut after);
                 }
                 PlanStep::Forget { index } => after.push((index, LaneChange::Delete)),
-                PlanStep::Bury(name) => listed.push(self.bury(name)),
+                PlanStep::AddTombstone(name) => listed.push(self.add_tombstone(name)),
             }
         }
         let (edit, known) = self.edit(&listed);
@@ -143,10 +143,10 @@ impl EndpointRegistry {
     }
 
     /// A number for what still comes under the name of an endpoint that is no more.
-    fn bury(&mut self, name: Arc<str>) -> EndpointIndex {
+    fn add_tombstone(&mut self, name: Arc<str>) -> EndpointIndex {
         let index = self.next;
         self.next = EndpointIndex(index.0 + 1);
-        self.buried.insert(index, name);
+        self.tombstones.insert(index, name);
         index
     }
 

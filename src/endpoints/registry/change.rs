@@ -51,7 +51,7 @@ pub(crate) enum EndpointChange {
     /// One that was removed: whoever delivered to it owes it nothing more.
     Forget(Arc<str>),
     /// There is none of this name any more, and what still comes for it becomes dead letters.
-    Bury(Arc<str>),
+    AddTombstone(Arc<str>),
     /// Other filters, ages and payloads of the events, which are the same otherwise.
     Events(Arc<[EventRule]>),
 }
@@ -82,7 +82,7 @@ pub(crate) enum RegistryError {
     Unsaved(#[source] Box<StateError>),
     /// Another member was quicker.
     #[error("nothing was changed: other members change endpoints at the same moment; try again")]
-    Outrun,
+    VersionConflict,
     #[error("nothing was changed")]
     NotShared(#[source] Box<SharedChangeError>),
     #[error("walhook is shutting down: try again when it runs")]
@@ -98,7 +98,7 @@ impl From<StateError> for RegistryError {
 impl From<SharedChangeError> for RegistryError {
     fn from(error: SharedChangeError) -> Self {
         match error {
-            SharedChangeError::Outrun => Self::Outrun,
+            SharedChangeError::VersionConflict => Self::VersionConflict,
             SharedChangeError::State(error) => Self::Unsaved(error),
             error @ SharedChangeError::NotShared { .. } => Self::NotShared(Box::new(error)),
         }
@@ -154,5 +154,5 @@ pub(super) enum PlanStep {
     Forget {
         index: EndpointIndex,
     },
-    Bury(Arc<str>),
+    AddTombstone(Arc<str>),
 }

@@ -125,7 +125,7 @@ pub(crate) struct EndpointRegistry {
     most: usize,
     members: BTreeMap<EndpointIndex, RegisteredEndpoint>,
     /// Names for which something may still come, and becomes dead letters.
-    buried: BTreeMap<EndpointIndex, Arc<str>>,
+    tombstones: BTreeMap<EndpointIndex, Arc<str>>,
     next: EndpointIndex,
     endpoints_version: EndpointsVersion,
     ended: mpsc::Receiver<EndedLane>,
@@ -222,7 +222,7 @@ impl EndpointRegistry {
             is_pushing: settings.enabled,
             most: settings.memory.endpoints_max,
             members: BTreeMap::new(),
-            buried: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
             next: EndpointIndex(0),
             endpoints_version: EndpointsVersion::default(),
             ended,
@@ -370,7 +370,7 @@ impl EndpointRegistry {
     fn edit(&mut self, listed: &[EndpointIndex]) -> (EndpointsEdit, oneshot::Receiver<()>) {
         self.endpoints_version = EndpointsVersion(self.endpoints_version.0 + 1);
         let account = |index: &EndpointIndex| {
-            if let Some(name) = self.buried.get(index) {
+            if let Some(name) = self.tombstones.get(index) {
                 let metrics = self.common.handles.metrics.endpoint(name);
                 let (name, shown_url) = (Arc::clone(name), String::new());
                 return Some((*index, EndpointAccount { name, shown_url, metrics }));
@@ -420,7 +420,11 @@ impl EndpointRegistry {
             takers: self.takers().map(taker).collect(),
             counted: self.present().map(counted).collect(),
             made: self.present().filter(is_made).map(|(index, _)| index).collect(),
-            buried: self.buried.iter().map(|(index, name)| (*index, Arc::clone(name))).collect(),
+            tombstones: self
+                .tombstones
+                .iter()
+                .map(|(index, name)| (*index, Arc::clone(name)))
+                .collect(),
             opened,
             closed,
             events,

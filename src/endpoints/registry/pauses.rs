@@ -28,7 +28,7 @@ impl PlanStep {
             | Self::Remove { .. }
             | Self::AddLeaving { .. }
             | Self::Forget { .. }
-            | Self::Bury(_)
+            | Self::AddTombstone(_)
             | Self::Events(_) => false,
         }
     }
@@ -109,7 +109,7 @@ impl EndpointRegistry {
                 | PlanStep::Remove { .. }
                 | PlanStep::AddLeaving { .. }
                 | PlanStep::Forget { .. }
-                | PlanStep::Bury(_)
+                | PlanStep::AddTombstone(_)
                 | PlanStep::Events(_) => {
                     continue;
                 }

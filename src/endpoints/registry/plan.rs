@@ -52,7 +52,7 @@ impl EndpointRegistry {
                 | PlanStep::Enable { .. }
                 | PlanStep::TryNow { .. }
                 | PlanStep::Forget { .. }
-                | PlanStep::Bury(_) => {}
+                | PlanStep::AddTombstone(_) => {}
                 PlanStep::Rename { index, rename, .. } => {
                     names.remove(&rename.from);
                     let renamed = PlannedEndpoint::Present(Some(*index));
@@ -113,7 +113,7 @@ impl EndpointRegistry {
                 let (index, _) = found.ok_or(RegistryError::Unknown { name })?;
                 Ok(PlanStep::Forget { index: *index })
             }
-            EndpointChange::Bury(name) => Ok(PlanStep::Bury(name)),
+            EndpointChange::AddTombstone(name) => Ok(PlanStep::AddTombstone(name)),
             EndpointChange::Enable(name) => Ok(PlanStep::Enable { index: find(names, &name)? }),
             EndpointChange::TryNow(name) => Ok(PlanStep::TryNow { index: find(names, &name)? }),
         }

@@ -83,8 +83,8 @@ impl EndpointStore {
                 let session = self.session().await?;
                 let at = (self.slot.as_str(), known.base());
                 let saved = shared_endpoints::save(&session.client, at, row).await;
-                let is_outrun = matches!(saved, Err(SharedChangeError::Outrun));
-                known.outrun(is_outrun);
+                let is_conflict = matches!(saved, Err(SharedChangeError::VersionConflict));
+                known.note_conflict(is_conflict);
                 let (saved, version) = saved?;
                 known.written(version);
                 self.session = Some(session);

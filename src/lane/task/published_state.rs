@@ -1,4 +1,4 @@
-//! How a lane does, for gauges, senders and the log.
+//! The state of a lane as gauges, senders and the log get it.
 
 use tokio::time::Instant;
 

@@ -46,7 +46,7 @@ pub(crate) struct PumpOutbox {
     ledger: mpsc::Sender<Vec<PumpReport>>,
     pub(super) opened: Vec<PumpReport>,
     /// Endpoints that are no more, where others have removed them: what comes for them becomes dead letters.
-    buried: Option<BuriedDeliveries>,
+    tombstones: Option<TombstoneDeliveries>,
     /// Where the events go instead of the lanes, in a tail.
     pub(super) relay: Option<RelayOutbox>,
     /// Counts events as the watermark does.
@@ -54,7 +54,7 @@ pub(crate) struct PumpOutbox {
 }
 
 /// What comes for endpoints that are no more.
-struct BuriedDeliveries {
+struct TombstoneDeliveries {
     endpoints: BTreeSet<EndpointIndex>,
     collected: Vec<Settlement>,
     /// To the ledger, which hears of the events first.
@@ -71,7 +71,7 @@ impl PumpOutbox {
             hold,
             ledger,
             opened: Vec::new(),
-            buried: None,
+            tombstones: None,
             relay: None,
             next_sequence: 0,
         }
@@ -83,15 +83,15 @@ impl PumpOutbox {
     }
 
     /// Tells `reports` of what comes for endpoints that are no more.
-    pub(crate) fn burying(self, reports: mpsc::Sender<LaneReport>) -> Self {
+    pub(crate) fn with_tombstones(self, reports: mpsc::Sender<LaneReport>) -> Self {
         let (endpoints, collected) = (BTreeSet::new(), Vec::new());
-        Self { buried: Some(BuriedDeliveries { endpoints, collected, reports }), ..self }
+        Self { tombstones: Some(TombstoneDeliveries { endpoints, collected, reports }), ..self }
     }
 
     /// From here on these are the endpoints that are no more.
-    pub(super) fn bury(&mut self, endpoints: impl Iterator<Item = EndpointIndex>) {
-        if let Some(buried) = &mut self.buried {
-            buried.endpoints = endpoints.collect();
+    pub(super) fn set_tombstones(&mut self, endpoints: impl Iterator<Item = EndpointIndex>) {
+        if let Some(tombstones) = &mut self.tombstones {
+            tombstones.endpoints = endpoints.collect();
         }
     }
 
@@ -144,10 +144,10 @@ impl PumpOutbox {
         let event = Arc::new(*event);
         for taker in takers.iter() {
             let event = shaped.get(taker).unwrap_or(&event);
-            if let Some(buried) = &mut self.buried
-                && buried.endpoints.contains(taker)
+            if let Some(tombstones) = &mut self.tombstones
+                && tombstones.endpoints.contains(taker)
             {
-                buried.collected.push(Settlement {
+                tombstones.collected.push(Settlement {
                     event: Arc::clone(event),
                     endpoint: *taker,
                     outcome: DeliveryOutcome::Dead { reason: DeathReason::EndpointDeleted },
@@ -239,12 +239,12 @@ impl PumpOutbox {
         if let Some(relay) = &mut self.relay {
             return relay.hand_over().await;
         }
-        if let Some(buried) = &mut self.buried
-            && !buried.collected.is_empty()
+        if let Some(tombstones) = &mut self.tombstones
+            && !tombstones.collected.is_empty()
         {
-            let settlements = std::mem::take(&mut buried.collected);
+            let settlements = std::mem::take(&mut tombstones.collected);
             let report = LaneReport { settlements, ..LaneReport::default() };
-            buried.reports.send(report).await.context("the ledger has ended")?;
+            tombstones.reports.send(report).await.context("the ledger has ended")?;
         }
         let (batches, lanes) = (&mut self.batches, &self.lanes);
         let gathers = |index: &EndpointIndex| lanes.get(index).is_some_and(LaneSender::gathers);

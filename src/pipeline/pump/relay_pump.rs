@@ -150,9 +150,9 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
     /// Between two events. No note begins a version: nothing is noted here that would need its meaning.
     fn take_update(&mut self, update: EndpointUpdate) {
         // Of an endpoint that was made anew the name is the new one's.
-        let known = update.buried.iter().chain(&update.counted);
+        let known = update.tombstones.iter().chain(&update.counted);
         self.names = known.map(|(index, name)| (Arc::clone(name), *index)).collect();
-        self.outbox.bury(update.buried.iter().map(|(index, _)| *index));
+        self.outbox.set_tombstones(update.tombstones.iter().map(|(index, _)| *index));
         for (index, lane) in update.opened {
             self.outbox.open(index, lane);
         }

@@ -287,7 +287,7 @@ impl ModelRegistry {
             takers: takers.collect(),
             counted: counted.collect(),
             made: Vec::new(),
-            buried: Vec::new(),
+            tombstones: Vec::new(),
             opened,
             closed,
             events: None,

@@ -42,7 +42,7 @@ use super::parked;
 use super::sent;
 use super::session;
 
-async fn bury(state: &mut State, dead: Vec<DeadLetter>) {
+async fn insert(state: &mut State, dead: Vec<DeadLetter>) {
     let lines = dead.iter().map(|letter| BookEntry {
         endpoint: Arc::clone(&letter.endpoint),
         table: Arc::clone(&letter.event.table),
@@ -83,7 +83,7 @@ async fn a_letter_is_kept_whole() {
         status: None,
         ..letter(event(7, 2, HOSTILE), HOSTILE)
     };
-    bury(&mut state, vec![written.clone()]).await;
+    insert(&mut state, vec![written.clone()]).await;
     let listed = list(state.client(), SLOT, &LetterFilter::default(), None, 10).await.unwrap();
     let read = whole(state.client(), SLOT, listed[0].id).await.unwrap().unwrap();
     assert_eq!(fields(&listed[0].event), fields(&written.event));
@@ -108,7 +108,7 @@ async fn letters_are_found_by_what_people_know_of_them() {
     let timeout = DeathClass::Failure(FailureClass::Timeout);
     let late =
         DeadLetter { class: timeout, died_at: after(500), ..letter(event(3, 0, "T_3"), "crm") };
-    bury(&mut state, vec![letter(event(1, 0, "T_1"), "crm"), gone, late]).await;
+    insert(&mut state, vec![letter(event(1, 0, "T_1"), "crm"), gone, late]).await;
     let text = |text: &str| Some(text.to_owned());
     let plain = LetterFilter::default;
     let some = |ids: &[i64]| Some(ids.iter().map(|&id| DeadLetterId(id)).collect());
@@ -149,7 +149,7 @@ async fn letters_are_found_by_what_people_know_of_them() {
 #[tokio::test]
 async fn a_resend_goes_out_once_in_portions_and_is_closed_by_its_outcome() {
     let mut state = State::create().await;
-    bury(&mut state, (1..=5).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
+    insert(&mut state, (1..=5).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     let first_four = LetterFilter { before: None, ids: None, ..LetterFilter::default() };
     let four = LetterFilter { ids: Some((1..=4).map(DeadLetterId).collect()), ..first_four };
     assert_eq!(request(state.client(), SLOT, &four, None).await.unwrap(), 4);
@@ -190,7 +190,7 @@ async fn a_resend_goes_out_once_in_portions_and_is_closed_by_its_outcome() {
 #[tokio::test]
 async fn a_resend_that_got_lost_with_its_holder_comes_again_unless_it_is_parked() {
     let mut state = State::create().await;
-    bury(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
+    insert(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     let all = [Share { endpoint: "crm".into(), letters: 3, without_body: 0 }];
     let dead = [LetterState::Dead];
     assert_eq!(survey(state.client(), SLOT, &LetterFilter::default(), &dead).await.unwrap(), all);
@@ -215,7 +215,7 @@ async fn a_resend_that_got_lost_with_its_holder_comes_again_unless_it_is_parked(
 #[tokio::test]
 async fn a_portion_is_bounded_in_bytes_but_never_empty() {
     let mut state = State::create().await;
-    bury(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
+    insert(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     request(state.client(), SLOT, &LetterFilter::default(), None).await.unwrap();
     let State { session, holding, .. } = &mut state;
     let one = ClaimPortion { endpoint: Some("crm"), in_memory: &[], rows: 10, bytes: 1 };
@@ -228,7 +228,7 @@ async fn a_portion_is_bounded_in_bytes_but_never_empty() {
 #[tokio::test]
 async fn discarded_letters_are_not_sent_and_are_purged_when_their_time_is_over() {
     let mut state = State::create().await;
-    bury(&mut state, (1..=4).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
+    insert(&mut state, (1..=4).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     let only = |id| LetterFilter { ids: Some(vec![DeadLetterId(id)]), ..LetterFilter::default() };
     request(state.client(), SLOT, &only(1), None).await.unwrap();
     portion(&mut state, &[], 10).await;
