@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::flow::event::RuleIndex;
 use crate::flow::key::EventKeys;
@@ -29,7 +29,7 @@ struct Running {
     outgoing: mpsc::Sender<Vec<Outgoing>>,
     settled: watch::Sender<Option<Position>>,
     reports: mpsc::Receiver<LaneReport>,
-    ended: JoinHandle<Result<(), RelayInterruption>>,
+    tasks: JoinSet<Result<(), RelayInterruption>>,
 }
 
 impl Running {
@@ -37,8 +37,9 @@ impl Running {
         let publisher = PartitionPublisher::open(stream.clone(), epoch, None, false).await;
         let ((outgoing, batches), (settled, told)) = (mpsc::channel(4), watch::channel(None));
         let (reports_in, reports) = mpsc::channel(4);
-        let ended = tokio::spawn(publisher.unwrap().run(batches, told, reports_in));
-        Self { outgoing, settled, reports, ended }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(publisher.unwrap().run(batches, told, reports_in));
+        Self { outgoing, settled, reports, tasks }
     }
 
     /// Hands over what the pump had at hand, and waits until it is in the stream.
@@ -47,9 +48,9 @@ impl Running {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 
-    async fn end(self) {
+    async fn end(mut self) {
         drop(self.outgoing);
-        self.ended.await.unwrap().unwrap();
+        self.tasks.join_next().await.unwrap().unwrap().unwrap();
     }
 }
 
