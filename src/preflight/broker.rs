@@ -6,6 +6,7 @@ use crate::config::configuration::Settings;
 use crate::config::settings::RelaySettings;
 use crate::flow::partition::PartitionNumber;
 use crate::relay::broker::shown;
+use crate::relay::error::RelayError;
 use crate::relay::inspection::BrokerFacts;
 use crate::relay::inspection::inspect;
 use crate::relay::streams::StreamName;
@@ -28,7 +29,7 @@ pub(crate) async fn findings(settings: &Settings) -> Vec<CheckFinding> {
 }
 
 fn of_facts(facts: &BrokerFacts, relay: &RelaySettings, source: &str) -> Vec<CheckFinding> {
-    let BrokerFacts { version, message_bytes_max, storage_left, streams, others, refusal } = facts;
+    let BrokerFacts { version, message_bytes_max, streams, others, refusal, .. } = facts;
     let mut findings = Vec::new();
     let place = shown(relay);
     findings.push(CheckFinding::ok(format!("relay: NATS {version} at {place} has JetStream")));
@@ -38,13 +39,11 @@ fn of_facts(facts: &BrokerFacts, relay: &RelaySettings, source: &str) -> Vec<Che
         findings.push(problem(what, fix.to_owned()));
     }
     let wanted = usize::from(relay.partitions.get());
-    let missing = wanted.saturating_sub(streams + others.len());
-    let needed = relay.stream_bytes.saturating_mul(i64::try_from(missing).unwrap_or(i64::MAX));
-    if let Some(left) = storage_left.filter(|left| *left < needed) {
+    let needed = facts.storage_needed;
+    if let Some(left) = facts.storage_left.filter(|left| *left < needed) {
         let what = format!(
-            "relay: the account may store {left} bytes more, and {missing} streams of \
-             {} bytes are to be made",
-            relay.stream_bytes
+            "relay: the account may store {left} bytes more, and streams of {needed} bytes together are to be \
+             made"
         );
         let fix = "raise the account's limit of storage, or lower `stream_size` or `partitions`";
         findings.push(problem(what, fix.to_owned()));
@@ -64,6 +63,10 @@ fn of_facts(facts: &BrokerFacts, relay: &RelaySettings, source: &str) -> Vec<Che
                 "relay: streams can be made, written, read and removed; {streams} of {wanted} are there"
             );
             findings.push(CheckFinding::ok(what));
+        }
+        Some(error @ RelayError::NoRoom { .. }) => {
+            let fix = "see \"Set it up\" in docs/scale.md";
+            findings.push(problem(format!("relay: {error}"), fix.to_owned()));
         }
         Some(error) => {
             let first = StreamName::of(source, PartitionNumber::new(1));

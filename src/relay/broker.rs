@@ -85,6 +85,11 @@ impl BrokerConnection {
         Ok(Self { client, jetstream, refusals })
     }
 
+    /// Whether it has said that it is one of several servers.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.client.server_info().cluster.is_some()
+    }
+
     /// The version of the server that we are connected to.
     pub(crate) fn version(&self) -> String {
         self.client.server_info().version

@@ -41,6 +41,12 @@ pub(crate) enum RelayError {
         said = said(permission)
     )]
     NoJetStream { permission: Option<String> },
+    #[error(
+        "the broker has no room for stream {stream} of {stream_bytes} bytes: raise `max_file_store` of its \
+         jetstream {{}} (three quarters of the free disk by default) or the account's `max_file`, or lower \
+         `stream_size` or `partitions` of [relay]"
+    )]
+    NoRoom { stream: String, stream_bytes: i64 },
     #[error("stream {stream} cannot be made{said}", said = said(permission))]
     NotMade {
         stream: String,

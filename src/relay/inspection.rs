@@ -1,5 +1,5 @@
 //! What the broker can do for us, tried out for `walhook check`: a stream of its own is made, written, read and
-//! removed, which shows permissions, limits and copies at once.
+//! removed, which shows permissions, limits, room and copies at once.
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
@@ -14,7 +14,7 @@ use crate::relay::error::RelayError;
 use crate::relay::streams::StreamName;
 use crate::relay::streams::difference;
 
-/// A stream that has not to hold more than the message of the trial.
+/// The smallest stream that holds the message of the trial.
 const TRIAL_BYTES: i64 = 64 * 1024;
 
 /// What was found.
@@ -24,6 +24,8 @@ pub(crate) struct BrokerFacts {
     pub(crate) message_bytes_max: usize,
     /// Room for files that the account has left; `None` without a limit.
     pub(crate) storage_left: Option<i64>,
+    /// What the streams that are missing reserve together.
+    pub(crate) storage_needed: i64,
     /// Streams of partitions that are there.
     pub(crate) streams: usize,
     /// Streams of these names that are others, and why.
@@ -57,19 +59,37 @@ pub(crate) async fn inspect(
             Some(what) => others.push((name, what)),
         }
     }
-    let refusal = try_out(&broker, settings, &StreamName::of_trial(source)).await.err();
+    let missing =
+        i64::from(settings.partitions.get()) - i64::try_from(streams + others.len()).unwrap_or(0);
+    let storage_needed = settings.stream_bytes.saturating_mul(missing);
+    let is_allowed = storage_left.is_none_or(|left| left >= storage_needed);
+    // A cluster spreads the streams over its servers: only one has to fit somewhere.
+    let trial_bytes = match (is_allowed, broker.is_clustered()) {
+        (true, true) if missing > 0 => settings.stream_bytes,
+        (true, false) => storage_needed,
+        _ => 0,
+    };
+    let trial = RelaySettings { stream_bytes: trial_bytes.max(TRIAL_BYTES), ..settings.clone() };
+    let refusal = try_out(&broker, &trial, &StreamName::of_trial(source)).await.err();
     let (version, message_bytes_max) = (broker.version(), broker.message_bytes_max());
-    Ok(BrokerFacts { version, message_bytes_max, storage_left, streams, others, refusal })
+    Ok(BrokerFacts {
+        version,
+        message_bytes_max,
+        storage_left,
+        storage_needed,
+        streams,
+        others,
+        refusal,
+    })
 }
 
-/// Makes the stream, writes and reads a message of it, purges and removes it.
+/// Makes the stream, as large as the settings say, writes and reads a message of it, purges and removes it.
 async fn try_out(
     broker: &BrokerConnection,
     settings: &RelaySettings,
     name: &StreamName,
 ) -> Result<(), RelayError> {
-    let small = RelaySettings { stream_bytes: TRIAL_BYTES, ..settings.clone() };
-    name.ensure(broker, &small).await?;
+    name.ensure(broker, settings).await?;
     let tried = write_and_read(broker, name).await;
     let removed = broker.jetstream.delete_stream(&name.stream).await;
     tried?;

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::CreateStreamError;
+use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::Config;
@@ -26,6 +28,14 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks whether it has one.
 const LEADER_LOOK: Duration = Duration::from_millis(250);
+
+/// What the broker answers where the sizes of all streams together are more than the server or the account may
+/// store (nats-server, `errors.json`).
+const NO_ROOM: [ErrorCode; 3] = [
+    ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+    ErrorCode::INSUFFICIENT_RESOURCES,
+    ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+];
 
 /// What a stream is called, and where to publish for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -103,7 +113,8 @@ impl StreamName {
     ) -> Result<(), RelayError> {
         let wanted = self.config(settings);
         let Some(found) = self.find(broker).await? else {
-            return self.made(broker, broker.jetstream.create_stream(wanted).await.map(drop));
+            let created = broker.jetstream.create_stream(wanted).await;
+            return created.map(drop).map_err(|error| self.not_made(broker, settings, error));
         };
         if let Some(what) = difference(&found, &wanted) {
             return Err(RelayError::OtherStream { stream: self.stream.clone(), what });
@@ -111,7 +122,8 @@ impl StreamName {
         if (found.max_bytes, found.num_replicas) == (wanted.max_bytes, wanted.num_replicas) {
             return Ok(());
         }
-        self.made(broker, broker.jetstream.update_stream(wanted).await.map(drop))
+        let updated = broker.jetstream.update_stream(wanted).await;
+        updated.map(drop).map_err(|error| self.not_made(broker, settings, error))
     }
 
     /// What the stream holds; `None` if there is none.
@@ -177,16 +189,19 @@ impl StreamName {
         RelayError::NotUsable { stream: self.stream.clone(), permission, cause: Box::new(cause) }
     }
 
-    fn made(
+    fn not_made(
         &self,
         broker: &BrokerConnection,
-        outcome: Result<(), impl std::error::Error + Send + Sync + 'static>,
-    ) -> Result<(), RelayError> {
-        outcome.map_err(|cause| RelayError::NotMade {
-            stream: self.stream.clone(),
-            permission: broker.take_refusal(),
-            cause: Box::new(cause),
-        })
+        settings: &RelaySettings,
+        error: CreateStreamError,
+    ) -> RelayError {
+        let stream = self.stream.clone();
+        if let CreateStreamErrorKind::JetStream(said) = error.kind()
+            && NO_ROOM.contains(&said.error_code())
+        {
+            return RelayError::NoRoom { stream, stream_bytes: settings.stream_bytes };
+        }
+        RelayError::NotMade { stream, permission: broker.take_refusal(), cause: Box::new(error) }
     }
 }
 

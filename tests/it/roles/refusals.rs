@@ -7,6 +7,7 @@ use crate::support::program::Program;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
 use crate::support::service::configuration;
+use crate::support::service::slot;
 
 const REST: &str = "[[event]]\ntype = \"order\"\ntable = \"public.orders\"\n\n\
                     [webhook]\nurls = [\"http://127.0.0.1:9/hook\"]\n\n[relay]\nreplicas = 1\n";
@@ -64,6 +65,27 @@ async fn check_says_what_is_wrong_with_the_broker_and_how_to_mend_it() {
         }
         assert!(!said.contains("opensesame"), "a secret is shown: {said}");
     }
+}
+
+/// A server lets streams reserve no more than it may store, whatever they hold.
+#[tokio::test]
+async fn a_broker_without_room_for_the_streams_is_named() {
+    let test = "a_broker_without_room_for_the_streams_is_named";
+    let little = "jetstream { store_dir: \"little\", max_file_store: 300MB }\n";
+    let Some(broker) = Broker::start_with(test, little).await else { return };
+    let database = prepared().await;
+    let (code, said) = checked(&database, &broker.url()).await;
+    assert_eq!(code, Some(2), "{said}");
+    let no_room = |last: &str, bytes: u64| {
+        let stream = format!("WH_{}_{last}", slot(&database));
+        format!("no room for stream {stream} of {bytes} bytes: raise `max_file_store`")
+    };
+    assert!(said.contains(&no_room("check", 8 << 28)), "{said}");
+    let toml = configuration(&database, &format!("{REST}url = \"{}\"\n", broker.url()));
+    let mut tail = Program::start(&["run", "--role", "tail"], &toml, &[]);
+    assert_ne!(tail.wait(AMPLE).await, Some(0));
+    let said = tail.output().join("\n");
+    assert!(said.contains(&no_room("2", 1 << 28)), "{said}");
 }
 
 /// `run` alone does not look at `[relay]`.

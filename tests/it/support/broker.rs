@@ -85,7 +85,9 @@ impl Broker {
         let home = tempfile::tempdir().unwrap();
         let mut text = format!("server_name: {name}\nlisten: \"127.0.0.1:{port}\"\n");
         let store = home.path().join("store");
-        writeln!(text, "jetstream {{ store_dir: \"{}\" }}", store.display()).unwrap();
+        // By default a server lets streams reserve three quarters of what the disk has free.
+        let store = store.display();
+        writeln!(text, "jetstream {{ store_dir: \"{store}\", max_file_store: 1TB }}").unwrap();
         text.push_str(more);
         fs::write(home.path().join("nats.conf"), text).unwrap();
         let child = spawn(&program, home.path());
