@@ -1,4 +1,4 @@
-//! The database's clock, as seen from here.
+//! The database's clock, as seen from here: how far it and the host's clock are apart.
 //!
 //! Ages and expiry run on the clock of the server that wrote the rows. walhook measures how far it
 //! is from the time since this host was started, which nobody can set, and counts on from there: a

@@ -21,18 +21,19 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 12 | [`cli`]: one file per subcommand; the only printing |
-//! | 11 | [`app`]: assembly: builds each stage, joins them, starts and stops them |
-//! | 10 | [`ha`]: standing by for the slot, taking up the state |
-//! | 9 | [`redelivery`]: dead letters sent again, replays, retention |
-//! | 8 | [`endpoints`]: their registry, their administration, those that are rows of a table |
-//! | 7 | [`preflight`]: what is looked at before anything moves |
-//! | 6 | [`pipeline`]: source thread, pump, lanes, backlog reader, fence, shutdown |
-//! | 5 | [`backfill`]: rows that were there before, merged with what streams by |
-//! | 4 | [`api`]: the HTTP surface; [`inbound`]: callbacks that become rows |
-//! | 3 | the stages: [`replication`], [`event`], [`lane`], [`delivery`], [`ledger`]; [`relay`]: the broker between members |
-//! | 2 | [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
-//! | 1 | [`config`], [`failpoint`] |
+//! | 13 | [`cli`]: one file per subcommand; the only printing |
+//! | 12 | [`app`]: assembly: builds each stage, joins them, starts and stops them |
+//! | 11 | [`ha`]: standing by for the slot, taking up the state |
+//! | 10 | [`redelivery`]: dead letters sent again, replays, retention |
+//! | 9 | [`endpoints`]: their registry, their administration, those that are rows of a table |
+//! | 8 | [`preflight`]: what is looked at before anything moves |
+//! | 7 | [`pipeline`]: source thread, pump, lanes, backlog reader, fence, shutdown |
+//! | 6 | [`backfill`]: rows that were there before, merged with what streams by |
+//! | 5 | [`api`]: the HTTP surface; [`inbound`]: callbacks that become rows |
+//! | 4 | the stages: [`replication`], [`event`], [`lane`], [`delivery`], [`ledger`]; [`relay`]: the broker between members |
+//! | 3 | [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
+//! | 2 | [`config`], [`failpoint`] |
+//! | 1 | [`expression`]: the language of filters and templates |
 //! | 0 | [`flow`]: the words that all share; no I/O, no clock, no randomness |
 //!
 //! The rooms are the crate's own: `main` has the command line, and [`testing`] is the one door for tests,
@@ -60,6 +61,7 @@ mod config;
 mod delivery;
 mod endpoints;
 mod event;
+mod expression;
 mod failpoint;
 mod flow;
 mod ha;

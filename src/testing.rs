@@ -342,9 +342,9 @@ pub mod store {
         pub use crate::store::progress::lineage::begin_anew;
         pub use crate::store::progress::lineage::set_lineage;
         pub use crate::store::progress::load;
-        pub use crate::store::progress::load_ahead;
-        pub use crate::store::progress::load_ahead_of;
-        pub use crate::store::progress::load_fronts;
+        pub use crate::store::progress::load_endpoint_watermarks;
+        pub use crate::store::progress::load_settled_ahead;
+        pub use crate::store::progress::load_settled_ahead_of;
         pub use crate::store::progress::takeover::take;
         pub use crate::store::progress::takeover::take_partition;
     }

@@ -1,4 +1,4 @@
-//! What the HTTP surface shows, by handles to those who know it.
+//! Handles through which the HTTP surface reads and changes what it shows.
 
 use std::sync::Arc;
 use std::sync::Mutex;

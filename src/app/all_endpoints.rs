@@ -21,7 +21,7 @@ use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
 use crate::endpoints::admin::shared::SharedEndpoints;
 use crate::endpoints::from_table;
-use crate::endpoints::from_table::KeeperRole;
+use crate::endpoints::from_table::FollowerRole;
 use crate::endpoints::mirror::FollowSender;
 use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::RegistryHandle;
@@ -77,17 +77,18 @@ pub(super) async fn start(
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let waits = (&budget, &ShutdownStages::default());
     // Whose partition an endpoint belongs to does not matter to a test event.
-    let tries = SharedHandles { hold: SlotOwnership::of_trials(), ..handles.clone() };
+    let tries = SharedHandles { slot_ownership: SlotOwnership::of_trials(), ..handles.clone() };
     let lanes = LaneContext::new(settings, &tries, waits, reports_in, lanes::share_of(settings));
     let network = &lanes.0.network;
-    let role = (KeeperRole::Worker, None);
+    let role = (FollowerRole::Worker, None);
     let table = from_table::open(settings, handles, network, role, &mut starts).await?;
     let shared = shared.following(table);
     let (senders, edits, updates) = UpdateSenders::open();
     tasks.spawn("what nobody needs of all endpoints", drop_all(edits, updates, reports));
-    let keep = EndpointStore::of_member(settings, known.clone());
+    let endpoint_store = EndpointStore::of_member(settings, known.clone());
     let before = (&HashMap::new(), states.as_slice());
-    let registry = EndpointRegistry::start(lanes, senders, keep, settings, starts, before);
+    let registry =
+        EndpointRegistry::start(lanes, senders, endpoint_store, settings, starts, before);
     let (registry, orders) = Box::pin(registry).await?;
     tasks.spawn("the registry of all endpoints", registry.run(tasks.stop_token()));
     partitions.list(orders.clone());

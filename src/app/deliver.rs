@@ -73,8 +73,8 @@ pub(super) struct Membership {
 
 /// A partition that is being served.
 struct OwnedPartition {
-    holding: StateOwnership,
-    hold: SlotOwnership,
+    ownership: StateOwnership,
+    slot_ownership: SlotOwnership,
     stop: CancellationToken,
 }
 
@@ -263,19 +263,19 @@ impl Membership {
             return Ok(());
         }
         let held = state.owned.iter();
-        let held: Vec<_> = held.map(|(number, owned)| (*number, owned.holding.epoch())).collect();
+        let held: Vec<_> = held.map(|(number, owned)| (*number, owned.ownership.epoch())).collect();
         let asked = since_boot();
         let who = (state.slot.as_str(), state.member.as_str());
         let kept = partition_leases::prolong(&session.client, who, &held, state.lease).await?;
         for (partition, owned) in &state.owned {
             if kept.contains(partition) {
-                owned.hold.leased(asked);
+                owned.slot_ownership.leased(asked);
             } else if !owned.stop.is_cancelled() {
                 tracing::warn!(
                     partition = partition.raw(),
                     "a partition is somebody else's by now"
                 );
-                owned.hold.lost();
+                owned.slot_ownership.lost();
                 owned.stop.cancel();
             }
         }
@@ -295,18 +295,18 @@ impl Membership {
         let slot = state.slot.as_str();
         let taken =
             partition_leases::take(&mut session.client, slot, partition, who, state.lease).await?;
-        let Some((holding, progress)) = taken else { return Ok(()) };
+        let Some((ownership, progress)) = taken else { return Ok(()) };
         tracing::info!(partition = partition.raw(), "a partition is taken");
         let handles = self.handles.of_partition(&self.settings);
-        handles.hold.leased(asked);
+        handles.slot_ownership.leased(asked);
         let tasks = TaskOwner::new();
-        let (hold, stop) = (handles.hold.clone(), tasks.stop_token());
-        let owned = OwnedPartition { holding: holding.clone(), hold, stop };
+        let (slot_ownership, stop) = (handles.slot_ownership.clone(), tasks.stop_token());
+        let owned = OwnedPartition { ownership: ownership.clone(), slot_ownership, stop };
         state.owned.insert(partition, owned);
         let settings = self.settings.clone();
         let settled = settled.max(progress.settled);
         let serve =
-            Box::pin(serve(settings, handles, self.common.clone(), (holding, settled), tasks));
+            Box::pin(serve(settings, handles, self.common.clone(), (ownership, settled), tasks));
         state.running.spawn(async move { (partition, serve.await) });
         Ok(())
     }
@@ -318,7 +318,7 @@ impl Membership {
         (partition, outcome): (PartitionNumber, anyhow::Result<()>),
     ) {
         let Some(owned) = state.owned.remove(&partition) else { return };
-        owned.hold.lost();
+        owned.slot_ownership.lost();
         for name in self.common.snapshots.ended(partition) {
             self.handles.metrics.forget_endpoint(&name);
         }
@@ -334,7 +334,7 @@ impl Membership {
                 store::ANSWER_SOON,
             )
             .await?;
-            partition_leases::release(&session.client, &owned.holding).await?;
+            partition_leases::release(&session.client, &owned.ownership).await?;
             state.session = Some(session);
             Ok::<(), StateError>(())
         };
@@ -362,15 +362,15 @@ async fn serve(
     mut settings: Settings,
     handles: SharedHandles,
     common: PartitionContext,
-    (holding, settled): (StateOwnership, Option<Position>),
+    (ownership, settled): (StateOwnership, Option<Position>),
     mut tasks: TaskOwner,
 ) -> anyhow::Result<()> {
     let (writable_in, writable) = watch::channel(true);
-    let starts = common.endpoints_of(holding.partition());
+    let starts = common.endpoints_of(ownership.partition());
     settings.endpoints = starts.iter().map(|start| start.endpoint.clone()).collect();
     let session = store::connect_within(&settings.state, store::ANSWER_MAX).await?;
     let writes = (writable_in, handles.state.clone());
-    let taken = partition_state::take_up(&settings, session, holding, settled, writes).await;
+    let taken = partition_state::take_up(&settings, session, ownership, settled, writes).await;
     let taken = taken.context("cannot read what is known of the partition")?;
     let started =
         partition::start(&settings, &handles, (common, starts), taken, writable, &mut tasks);

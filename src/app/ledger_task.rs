@@ -33,13 +33,13 @@ pub(super) const REPORTS_MAX: usize = 16;
 /// Runs the ledger while patience lasts.
 pub(super) async fn run_ledger(
     run: impl Future<Output = Result<(), StateError>>,
-    patience: impl Future<Output = ()>,
+    last_flush_deadline: impl Future<Output = ()>,
     ended: oneshot::Sender<()>,
     done: CancellationToken,
 ) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         outcome = run => outcome,
-        () = patience => Ok(()),
+        () = last_flush_deadline => Ok(()),
     };
     if outcome.is_ok() {
         // Nobody listens any more if the source has failed.

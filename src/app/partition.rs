@@ -109,15 +109,15 @@ pub(super) async fn start(
     let tombstones_in = reports_in.clone();
     let lanes = LaneContext::new(settings, handles, (&budget, &shutdown), reports_in, share);
     let (senders, edits, updates) = UpdateSenders::open();
-    let keep = EndpointStore::of_partition(settings, taken.holding.clone());
+    let endpoint_store = EndpointStore::of_partition(settings, taken.ownership.clone());
     let known = (&taken.backlog, taken.states.as_slice());
-    let registry = EndpointRegistry::start(lanes, senders, keep, settings, starts, known);
+    let registry = EndpointRegistry::start(lanes, senders, endpoint_store, settings, starts, known);
     let (registry, orders) = Box::pin(registry).await?;
     let snapshot = orders.snapshot();
-    let (ahead, parked) = (taken.ahead_of(&snapshot), taken.parked());
+    let (already_settled, parked) = (taken.already_settled_of(&snapshot), taken.parked());
     tasks.spawn("the lanes of a partition", registry.run(tasks.stop_token()));
     taken.show(&snapshot, handles);
-    let partition = taken.holding.partition();
+    let partition = taken.ownership.partition();
     snapshots.begun(partition, orders.clone());
     let (lookups_in, lookups) = mpsc::channel(1);
     let AllEndpoints { registry: all, follow, known } = all;
@@ -126,8 +126,8 @@ pub(super) async fn start(
     tasks.spawn("the endpoints of a partition", mirror.run(lookups, tasks.stop_token()));
     let registry: Arc<OnceLock<RegistryHandle>> = Arc::default();
     drop(registry.set(orders)); // there is none yet
-    let holding = taken.holding.clone();
-    redelivery::start(settings, handles, holding.clone(), registry, budget.clone(), tasks);
+    let ownership = taken.ownership.clone();
+    redelivery::start(settings, handles, ownership.clone(), registry, budget.clone(), tasks);
     let written = write_backs::start(settings, handles, tasks);
     let ledger = LedgerParts {
         push_log: settings.push_log,
@@ -151,17 +151,18 @@ pub(super) async fn start(
         settled_is_awaited: true,
     };
     let kept = Ledger::new(&handles.metrics, ledger).run(opened, reports, edits);
-    let patience = shutdown.clone().patience(tasks.stop_token(), writable);
-    let keep_books = run_ledger(kept, patience, ended_in, shutdown.finished.clone());
-    tasks.spawn("the ledger of a partition", shutdown.clone().unless_failed(keep_books));
-    let name = StreamName::of(holding.slot(), holding.partition());
+    let last_flush_deadline = shutdown.clone().last_flush_deadline(tasks.stop_token(), writable);
+    let run_ledger_task =
+        run_ledger(kept, last_flush_deadline, ended_in, shutdown.finished.clone());
+    tasks.spawn("the ledger of a partition", shutdown.clone().unless_failed(run_ledger_task));
+    let name = StreamName::of(ownership.slot(), ownership.partition());
     let feed = PartitionFeed::new(NatsStream::new(&broker, name), taken.seen);
     let lacked =
-        LackedRows { state: settings.state.clone(), holding, seen: taken.seen, looked: None };
+        LackedRows { state: settings.state.clone(), ownership, seen: taken.seen, looked: None };
     let outbox =
         PumpOutbox::new(opened_in, handles.wal_hold.clone()).with_tombstones(tombstones_in);
     let updates = (updates, lookups_in);
-    let pump = RelayPump::new(feed, lacked, outbox, budget, updates, (ahead, parked));
+    let pump = RelayPump::new(feed, lacked, outbox, budget, updates, (already_settled, parked));
     tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));
     tasks.spawn("the shutdown of a partition", shutdown.follow(tasks.stop_token(), settings.grace));
     Ok(())
@@ -170,7 +171,7 @@ pub(super) async fn start(
 /// Looks in the state for what the stream lacks, and asks the tail for it.
 struct LackedRows {
     state: ServerSettings,
-    holding: StateOwnership,
+    ownership: StateOwnership,
     /// What is known to be settled.
     seen: Option<Position>,
     looked: Option<Instant>,
@@ -184,20 +185,20 @@ impl LackedMessages for LackedRows {
         self.looked = Some(Instant::now());
         let looked = async {
             let session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
-            let (client, slot) = (&session.client, self.holding.slot());
+            let (client, slot) = (&session.client, self.ownership.slot());
             let source = partition_leases::source(client, slot).await?;
             let source = source.and_then(|(_, _, settled)| settled);
             // A new tail begins behind what this one has settled, which is behind the last event of its change.
             let rows = partition_leases::rows(client, slot).await?;
-            let own = rows.into_iter().find(|row| row.partition == self.holding.partition());
+            let own = rows.into_iter().find(|row| row.partition == self.ownership.partition());
             let settled = source.max(own.and_then(|row| row.settled));
             if settled > self.seen {
                 self.seen = settled;
                 return Ok(settled);
             }
-            partition_leases::ask_rewind(&session.client, &self.holding, epoch).await?;
+            partition_leases::ask_rewind(&session.client, &self.ownership, epoch).await?;
             tracing::warn!(
-                partition = self.holding.partition().raw(),
+                partition = self.ownership.partition().raw(),
                 epoch,
                 "messages are missing: the tail is asked to send again what is not settled"
             );

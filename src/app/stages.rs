@@ -25,7 +25,7 @@ use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
 use crate::endpoints::admin::shared::SharedEndpoints;
 use crate::endpoints::from_table;
-use crate::endpoints::from_table::KeeperRole;
+use crate::endpoints::from_table::FollowerRole;
 use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
@@ -74,17 +74,19 @@ impl App {
             LaneContext::new(settings, handles, waits, reports_in, lanes::share_of(settings));
         let (senders, edits, updates) = UpdateSenders::open();
         let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
-        let (admin, keep) = shared_if(is_tail.then(|| known.clone()), settings, &taken, admin);
+        let (admin, endpoint_store) =
+            shared_if(is_tail.then(|| known.clone()), settings, &taken, admin);
         let network = &lanes.0.network;
-        let of_table = (keeper_role(is_tail, &taken, known), taken.rows.take());
+        let of_table = (follower_role(is_tail, &taken, known), taken.rows.take());
         let keeper = from_table::open(settings, handles, network, of_table, &mut starts).await?;
         // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
-        let registry = EndpointRegistry::start(lanes, senders, keep, settings, starts, known);
+        let registry =
+            EndpointRegistry::start(lanes, senders, endpoint_store, settings, starts, known);
         // Apart: it would be a large part of what the whole start takes of memory.
         let (registry, orders) = Box::pin(registry).await?;
         let snapshot = orders.snapshot();
-        let (ahead, parked) = (taken.ahead_of(&snapshot), taken.parked());
+        let (already_settled, parked) = (taken.already_settled_of(&snapshot), taken.parked());
         tasks.spawn("the lanes", registry.run(tasks.stop_token()));
         let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
         let calls_in = administer(admin, orders.clone(), self.reloads.1.clone(), tasks);
@@ -94,8 +96,8 @@ impl App {
         let published = LedgerOutputs::of(handles, self.confirmed.clone(), &taken, settled_in);
         // Without a pause between the two: a scrape has to find both.
         taken.show(&snapshot, handles);
-        let (epoch, holding) = (taken.holding.epoch(), taken.holding.clone());
-        let caution = CrashGuard::new(
+        let (epoch, ownership) = (taken.ownership.epoch(), taken.ownership.clone());
+        let crash_guard = CrashGuard::new(
             &taken.writer,
             (taken.past, taken.marks),
             settled,
@@ -103,27 +105,29 @@ impl App {
         );
         if !is_tail {
             let registry = Arc::clone(&self.registry);
-            redelivery::start(settings, handles, taken.holding, registry, budget, tasks);
+            redelivery::start(settings, handles, taken.ownership, registry, budget, tasks);
         }
         let written = write_backs::start(settings, handles, tasks);
         let kept = (taken.writer, taken.books, taken.common, taken.totals);
         let ledger = ledger(settings, handles, published, &snapshot, kept, written);
-        let patience = shutdown.clone().patience(tasks.stop_token(), writable);
+        let last_flush_deadline =
+            shutdown.clone().last_flush_deadline(tasks.stop_token(), writable);
         let kept = ledger.run(opened, reports, edits);
-        let keep_books = run_ledger(kept, patience, ended_in, shutdown.finished.clone());
-        tasks.spawn("the ledger", shutdown.clone().unless_failed(keep_books));
+        let run_ledger_task =
+            run_ledger(kept, last_flush_deadline, ended_in, shutdown.finished.clone());
+        tasks.spawn("the ledger", shutdown.clone().unless_failed(run_ledger_task));
         attached.begin(PumpParts {
             updates,
             opened: opened_in,
             ledger_ended,
             epoch,
             seen: taken.seen,
-            ahead,
+            already_settled,
             parked,
             remembered: taken.remembered,
             watched,
-            caution,
-            backfills: start_backfills(settings, handles, holding, &self.backfills, tasks),
+            crash_guard,
+            backfills: start_backfills(settings, handles, ownership, &self.backfills, tasks),
             moving: taken.moving,
             relay,
             rows_beyond,
@@ -171,10 +175,10 @@ async fn rows_beyond(is_tail: bool, settings: &Settings) -> anyhow::Result<Lsn> 
 }
 
 /// For whom the table of endpoints is followed.
-fn keeper_role(is_tail: bool, taken: &TakenState, known: KnownVersion) -> KeeperRole {
+fn follower_role(is_tail: bool, taken: &TakenState, known: KnownVersion) -> FollowerRole {
     match is_tail {
-        true => KeeperRole::Tail(taken.holding.clone(), known),
-        false => KeeperRole::Alone(taken.holding.clone()),
+        true => FollowerRole::Tail(taken.ownership.clone(), known),
+        false => FollowerRole::Alone(taken.ownership.clone()),
     }
 }
 
@@ -186,12 +190,12 @@ fn shared_if(
     admin: EndpointAdmin,
 ) -> (EndpointAdmin, EndpointStore) {
     let Some(known) = known else {
-        return (admin, EndpointStore::new(settings, taken.holding.epoch()));
+        return (admin, EndpointStore::new(settings, taken.ownership.epoch()));
     };
-    let (holding, nothing_served) = (taken.holding.clone(), PartitionSnapshots::default());
+    let (ownership, nothing_served) = (taken.ownership.clone(), PartitionSnapshots::default());
     let follows = mpsc::channel(1).1; // nobody asks
     let shared =
-        SharedEndpoints::new(settings, known.clone(), Some(holding), nothing_served, follows);
+        SharedEndpoints::new(settings, known.clone(), Some(ownership), nothing_served, follows);
     (admin.sharing(Some(shared)), EndpointStore::of_member(settings, known))
 }
 
@@ -212,7 +216,7 @@ pub(super) fn administer(
 fn start_backfills(
     settings: &Settings,
     handles: &SharedHandles,
-    holding: StateOwnership,
+    ownership: StateOwnership,
     sender: &api::requests::backfill_calls::BackfillSender,
     tasks: &mut TaskOwner,
 ) -> mpsc::Receiver<BackfillOrder> {
@@ -222,7 +226,7 @@ fn start_backfills(
     let current = handles.current.subscribe();
     let metrics = handles.metrics.clone();
     let context =
-        BackfillContext::new(settings, (holding, orders_in), progress, clock, metrics, current);
+        BackfillContext::new(settings, (ownership, orders_in), progress, clock, metrics, current);
     let service = BackfillService::new(context);
     tasks.spawn("the backfills", service.run(requests, tasks.stop_token()));
     drop(sender.set(requests_in)); // there is one
@@ -239,9 +243,9 @@ pub(super) fn admit_backfills(
     let (progress, clock) = (handles.backfills.clone(), handles.clock.clone());
     let (current, metrics) = (handles.current.subscribe(), handles.metrics.clone());
     let nobody = mpsc::channel(1).0;
-    let holding = StateOwnership::of_nobody(settings.postgres.slot.as_str().into());
+    let ownership = StateOwnership::of_nobody(settings.postgres.slot.as_str().into());
     let context =
-        BackfillContext::new(settings, (holding, nobody), progress, clock, metrics, current);
+        BackfillContext::new(settings, (ownership, nobody), progress, clock, metrics, current);
     let service = BackfillService::new(context);
     tasks.spawn("the orders of backfills", service.admit(requests, tasks.stop_token()));
     requests_in

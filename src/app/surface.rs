@@ -1,4 +1,4 @@
-//! Joins the HTTP surface to what it shows.
+//! Assembles the HTTP surface: health, metrics, API and page, with handles to what they show.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::endpoints::admin::record::EndpointRecord;
+use crate::endpoints::admin::record::NamedEventTypes;
 use crate::endpoints::admin::record::RecordSeal;
 use crate::event::plan::AsideBody;
 use crate::event::plan::RoutedEvent;
@@ -68,7 +69,7 @@ pub(crate) async fn endpoint(settings: &Settings, name: &str) -> anyhow::Result<
     match stored.into_iter().find(|row| row.name == name) {
         Some(row) => {
             let read = EndpointRecord::of_row(row, &RecordSeal::new(settings))?;
-            Ok(read.endpoint(settings, host_now(), false)?)
+            Ok(read.endpoint(settings, host_now(), NamedEventTypes::MayBeGone)?)
         }
         None => Err(NoEndpoint { name: name.to_owned(), names }.into()),
     }
@@ -117,7 +118,7 @@ pub(crate) async fn tail(
         confirmed,
         writable,
         let_go: SlotRelease::default(),
-        hold: SlotOwnership::new(settings.postgres.wal_sender_timeout),
+        slot_ownership: SlotOwnership::new(settings.postgres.wal_sender_timeout),
         feedback_on: Handle::current(),
     };
     let mut source = ReplicationSource::open(terms).await?;

@@ -72,8 +72,8 @@ impl TailRelay {
     ) -> anyhow::Result<Self> {
         let broker = connect(relay, stop).await?;
         let session = store::connect(&settings.state).await?;
-        let slot = Arc::clone(taken.holding.slot());
-        let epoch = taken.holding.epoch();
+        let slot = Arc::clone(taken.ownership.slot());
+        let epoch = taken.ownership.epoch();
         let mut partitions = Vec::new();
         for row in &taken.partitions {
             if row.is_parked {
@@ -97,7 +97,8 @@ impl TailRelay {
             };
             if row.at_source {
                 // Not before what the stream held is purged.
-                partition_leases::give_out(&session.client, &taken.holding, row.partition).await?;
+                partition_leases::give_out(&session.client, &taken.ownership, row.partition)
+                    .await?;
             }
             partitions.push(OpenPartition { number: row.partition, publisher: Some(publisher) });
         }

@@ -1,4 +1,4 @@
-//! What every backfill of this walhook needs.
+//! The sessions, settings and handles that every backfill of this process shares.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -26,7 +26,7 @@ pub(crate) struct BackfillContext {
     /// Where rows are read, if not there.
     pub(super) standby: Option<ServerSettings>,
     pub(super) publication: String,
-    pub(super) holding: StateOwnership,
+    pub(super) ownership: StateOwnership,
     pub(super) pool: SessionPool,
     pub(super) orders: BackfillSender,
     pub(super) progress: BackfillProgress,
@@ -40,7 +40,7 @@ pub(crate) struct BackfillContext {
 impl BackfillContext {
     pub(crate) fn new(
         settings: &Settings,
-        (holding, orders): (StateOwnership, BackfillSender),
+        (ownership, orders): (StateOwnership, BackfillSender),
         progress: BackfillProgress,
         clock: DatabaseClock,
         metrics: WalhookMetrics,
@@ -50,7 +50,7 @@ impl BackfillContext {
             source: settings.postgres.server.clone(),
             standby: settings.backfill_standby.clone(),
             publication: settings.postgres.publication.clone(),
-            holding,
+            ownership,
             pool: SessionPool::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),
             orders,
             progress,
@@ -62,7 +62,7 @@ impl BackfillContext {
     }
 
     pub(super) fn slot(&self) -> &str {
-        self.holding.slot()
+        self.ownership.slot()
     }
 
     /// Counts chunks since the start: greater for a later one of the same backfill.

@@ -9,7 +9,7 @@ use crate::backfill::context::BackfillContext;
 use crate::backfill::pause_or_cancel::LOOK_EVERY;
 use crate::backfill::pause_or_cancel::is_running;
 use crate::backfill::pump_orders::BackfillOrder;
-use crate::backfill::pump_orders::ChunkFate;
+use crate::backfill::pump_orders::ChunkOutcome;
 use crate::backfill::run_error::RunError;
 use crate::flow::backfill::BackfillId;
 use crate::flow::backfill::BackfillTarget;
@@ -34,22 +34,22 @@ pub(super) struct HandedChunk<'s> {
     pub(super) id: BackfillId,
     pub(super) number: u64,
     pub(super) since: Instant,
-    pub(super) fate: oneshot::Receiver<ChunkFate>,
+    pub(super) outcome: oneshot::Receiver<ChunkOutcome>,
 }
 
 impl HandedChunk<'_> {
     /// Waits until its rows are with the lanes.
     pub(super) async fn released(mut self, target: &BackfillTarget) -> Result<SendEnd, RunError> {
         match self.seen().await {
-            Ok(FateSeen::Told(ChunkFate::Released { sent })) => {
+            Ok(OutcomeSeen::Told(ChunkOutcome::Released { sent })) => {
                 Ok(SendEnd::Released { number: self.number, sent, waited: self.since.elapsed() })
             }
-            Ok(FateSeen::Told(ChunkFate::ReadAgain)) => Ok(SendEnd::ReadAgain),
-            Ok(FateSeen::Told(ChunkFate::EndpointGone)) => {
+            Ok(OutcomeSeen::Told(ChunkOutcome::ReadAgain)) => Ok(SendEnd::ReadAgain),
+            Ok(OutcomeSeen::Told(ChunkOutcome::EndpointGone)) => {
                 let names = target.endpoints.join(", ");
                 Err(RunError::EndpointGone { names })
             }
-            Ok(FateSeen::Closed) => Ok(SendEnd::Closed),
+            Ok(OutcomeSeen::Closed) => Ok(SendEnd::Closed),
             stopped => {
                 self.take_back().await;
                 stopped.map(|_| SendEnd::Stopped)
@@ -58,14 +58,14 @@ impl HandedChunk<'_> {
     }
 
     /// Waits for what becomes of it, and looks meanwhile whether somebody has stopped the backfill.
-    async fn seen(&mut self) -> Result<FateSeen, RunError> {
+    async fn seen(&mut self) -> Result<OutcomeSeen, RunError> {
         loop {
             tokio::select! {
                 biased;
-                fate = &mut self.fate => return Ok(fate.map_or(FateSeen::Closed, FateSeen::Told)),
+                outcome = &mut self.outcome => return Ok(outcome.map_or(OutcomeSeen::Closed, OutcomeSeen::Told)),
                 () = tokio::time::sleep(LOOK_EVERY) => {
                     if !is_running(self.service, self.id).await? {
-                        return Ok(FateSeen::Stopped);
+                        return Ok(OutcomeSeen::Stopped);
                     }
                 }
             }
@@ -77,15 +77,15 @@ impl HandedChunk<'_> {
     async fn take_back(self) {
         let forget = BackfillOrder::Forget { id: self.id, is_over: false };
         self.service.orders.send(forget).await.ok(); // or the pump has ended
-        if let Ok(ChunkFate::Released { .. }) = self.fate.await {
+        if let Ok(ChunkOutcome::Released { .. }) = self.outcome.await {
             self.service.progress.is_done(self.id, self.number).await;
         }
     }
 }
 
 /// What is known of a chunk's fate.
-enum FateSeen {
-    Told(ChunkFate),
+enum OutcomeSeen {
+    Told(ChunkOutcome),
     /// Somebody has paused or cancelled the backfill.
     Stopped,
     /// walhook ends.

@@ -24,7 +24,7 @@ pub(crate) enum BackfillOrder {
         tracked: oneshot::Sender<()>,
     },
     /// Rows to be sent when the stream has come to them.
-    Chunk { chunk: Box<ReadChunk>, fate: oneshot::Sender<ChunkFate> },
+    Chunk { chunk: Box<ReadChunk>, outcome: oneshot::Sender<ChunkOutcome> },
     /// Nothing more is read; for ever, if it `is_over`.
     Forget { id: BackfillId, is_over: bool },
 }
@@ -37,7 +37,7 @@ pub(crate) struct KeyMoves {
 
 /// What became of a chunk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ChunkFate {
+pub(crate) enum ChunkOutcome {
     /// Its rows are with the lanes. The ledger says when they are settled or parked.
     Released { sent: u64 },
     /// It has to be read again: too little is known of a change that its snapshot does not see.

@@ -1,4 +1,4 @@
-//! Why rows cannot be read.
+//! Errors of reading rows of a table for a backfill.
 
 use crate::store::error::StoreError;
 

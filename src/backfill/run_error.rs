@@ -1,4 +1,4 @@
-//! Why a backfill does not go on.
+//! Errors that end a run of a backfill, and whether it is tried again.
 
 use crate::backfill::read_error::ReadError;
 use crate::backfill::source::StandbyError;

@@ -149,7 +149,7 @@ impl BackfillService {
             let now = self.context.clock.now();
             let mut session = self.context.pool.session().await?;
             let tries =
-                backfills::begin_try(session.client(), &self.context.holding, id, now).await?;
+                backfills::begin_try(session.client(), &self.context.ownership, id, now).await?;
             if tries > TRIES_MAX {
                 let reason = format!(
                     "walhook has ended {TRIES_MAX} times since a chunk of it was done: look into the log \

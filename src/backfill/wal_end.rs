@@ -1,4 +1,4 @@
-//! Where the WAL of a server ends.
+//! Asks a server for the end of its WAL; on a standby, of what was replayed.
 
 use tokio_postgres::Client;
 

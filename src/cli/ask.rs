@@ -22,7 +22,7 @@ use crate::config::secret::Secret;
 use crate::flow::exit_status::ExitStatus;
 
 /// Longer than walhook takes for any answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which walhook to ask.
 #[derive(Args, Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct ApiAddress {
 pub(crate) struct ApiClient {
     base: Url,
     token: Option<Secret<String>>,
-    patience: Duration,
+    limit: Duration,
 }
 
 impl ApiAddress {
@@ -82,7 +82,7 @@ impl ApiClient {
                 (address_of(http.listen)?, http.token)
             }
         };
-        Ok(Self { base, token, patience: PATIENCE })
+        Ok(Self { base, token, limit: ANSWER_LIMIT })
     }
 
     /// For what everybody may ask: the token stays here.
@@ -98,8 +98,8 @@ impl ApiClient {
 
     /// Waits for an answer for so long.
     #[must_use]
-    pub(crate) fn within(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// # Errors
@@ -157,7 +157,7 @@ impl ApiClient {
             let client = Client::builder()
                 .no_proxy()
                 .redirect(Policy::none())
-                .timeout(self.patience)
+                .timeout(self.limit)
                 .build()?;
             let mut request = client.request(method, url);
             if let Some(token) = &self.token {

@@ -1,4 +1,4 @@
-//! `walhook run`: the service.
+//! `walhook run`: the service, in one process or as a role of several.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The whole configuration, read and checked.
+//! `Settings`: the whole configuration, read and checked.
 
 use std::time::Duration;
 

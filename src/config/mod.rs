@@ -12,9 +12,7 @@
 //! | `api_document` | Endpoints that come over the API |
 //! | `configuration` | The whole configuration, read and checked |
 //! | `endpoint_name` | Names of endpoints |
-//! | `expression` | Expressions |
 //! | `identifiers` | Names of tables and columns in the configuration |
-//! | `json_value` | JSON as an expression sees it |
 //! | `password_file` | libpq's password file |
 //! | `postgres_url` | PostgreSQL connection strings, both forms that libpq reads |
 //! | `problem` | What is wrong with a configuration |
@@ -22,16 +20,14 @@
 //! | `secret` | Values that must not be seen |
 //! | `sections` | The sections of the configuration file, each read and checked: what comes of them is in `settings` |
 //! | `settings` | The sections of the configuration, as values |
-//! | `template` | Templates |
+//! | `template_field` | Templates as they stand in TOML |
 //! | `toml_file` | How a file is read, with the place of everything that is wrong in it |
 //! | `url_template` | The URL of an endpoint, with expressions in its path and query |
 
 pub(crate) mod api_document;
 pub(crate) mod configuration;
 mod endpoint_name;
-pub(crate) mod expression;
 pub(crate) mod identifiers;
-pub(crate) mod json_value;
 pub(crate) mod password_file;
 mod postgres_url;
 pub(crate) mod problem;
@@ -39,7 +35,7 @@ pub(crate) mod reload;
 pub(crate) mod secret;
 pub(crate) mod sections;
 pub(crate) mod settings;
-pub(crate) mod template;
+mod template_field;
 pub(crate) mod toml_file;
 mod url_template;
 

@@ -10,12 +10,12 @@
 use url::Position;
 use url::Url;
 
-use crate::config::expression::Expression;
 use crate::config::secret::Secret;
 use crate::config::settings::TargetPiece;
-use crate::config::template;
-use crate::config::template::TemplatePiece;
 use crate::config::toml_file::toml_field::FieldReader;
+use crate::expression::Expression;
+use crate::expression::template;
+use crate::expression::template::TemplatePiece;
 
 /// What the braces of an expression are in the URL that stands for all of its requests.
 const OPEN: &str = "%7B%7B";

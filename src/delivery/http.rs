@@ -346,14 +346,14 @@ impl EndpointClient {
     ///
     /// # Errors
     /// Why not. The text names neither host nor path.
-    pub async fn reach(&self, patience: Duration) -> Result<(), AttemptFailure> {
+    pub async fn reach(&self, limit: Duration) -> Result<(), AttemptFailure> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
         }
-        match tokio::time::timeout(patience, self.connections.reach()).await {
+        match tokio::time::timeout(limit, self.connections.reach()).await {
             Ok(reached) => reached.map_err(|trouble| classify(&trouble)),
             Err(_elapsed) => {
-                let detail = format!("no connection within {patience:?}");
+                let detail = format!("no connection within {limit:?}");
                 Err(AttemptFailure { class: FailureClass::Timeout, detail })
             }
         }
@@ -362,7 +362,7 @@ impl EndpointClient {
     /// Whether a chat system lets its application in; `None` if it has no access token.
     pub async fn try_access(
         &self,
-        patience: Duration,
+        limit: Duration,
         now: Timestamp,
     ) -> Option<Result<(), (AttemptFailure, Option<i64>)>> {
         let channel = self.channel.as_ref().filter(|channel| channel.has_token())?;
@@ -370,9 +370,9 @@ impl EndpointClient {
             return Some(Err((refusal.clone(), None)));
         }
         let line = self.line(&self.path, self.headers.clone());
-        let tried = tokio::time::timeout(patience, Box::pin(channel.try_access(&line, now))).await;
+        let tried = tokio::time::timeout(limit, Box::pin(channel.try_access(&line, now))).await;
         let tried = tried.unwrap_or_else(|_elapsed| {
-            let detail = format!("no answer within {patience:?}");
+            let detail = format!("no answer within {limit:?}");
             Err((AttemptFailure { class: FailureClass::Timeout, detail }, None))
         });
         Some(tried.map_err(|(failure, code)| (self.without_secrets(failure), code)))

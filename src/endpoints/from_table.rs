@@ -1,7 +1,7 @@
 //! Keeps the endpoints of a table current: changes in the stream say when, a SELECT says what.
 //!
 //! ```text
-//! pump ─ Refresh (a transaction changed the table) ─▶ [TableKeeper] ─ SELECT ─▶ rows ─ Change ─▶ registry
+//! pump ─ Refresh (a transaction changed the table) ─▶ [TableFollower] ─ SELECT ─▶ rows ─ Change ─▶ registry
 //!   └───── waits, so that the next transaction finds the endpoints as this one left them
 //! ```
 //!
@@ -72,12 +72,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 type WantedByName = BTreeMap<Arc<str>, (Endpoint, Row)>;
 
 /// Follows the table of `[endpoints_from]` and keeps its endpoints current.
-pub(crate) struct TableKeeper {
+pub(crate) struct TableFollower {
     from: EndpointsFrom,
     server: ServerSettings,
     sessions: InspectionSessions,
     state: ServerSettings,
-    role: KeeperRole,
+    role: FollowerRole,
     /// Which endpoint each row is, as it is written down.
     saved: NamesByRow,
     /// The rows whose endpoints are there, by name.
@@ -100,7 +100,7 @@ pub(crate) struct TableKeeper {
 }
 
 /// For whom the table is followed.
-pub(crate) enum KeeperRole {
+pub(crate) enum FollowerRole {
     /// Whoever has the slot, alone: it writes down which endpoint each row is, so that one whose name changes stays
     /// what it was.
     Alone(StateOwnership),
@@ -119,16 +119,16 @@ pub(crate) async fn open(
     settings: &Settings,
     handles: &SharedHandles,
     network: &DeliveryNetwork,
-    (role, rows): (KeeperRole, Option<Vec<KeyedRow>>),
+    (role, rows): (FollowerRole, Option<Vec<KeyedRow>>),
     starts: &mut Vec<InitialEndpoint>,
-) -> anyhow::Result<Option<TableKeeper>> {
+) -> anyhow::Result<Option<TableFollower>> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
     let known = (role, rows);
-    let opened = TableKeeper::open(settings, from, handles, network, known, starts).await;
+    let opened = TableFollower::open(settings, from, handles, network, known, starts).await;
     Ok(Some(opened.context("cannot read the table of [endpoints_from]")?))
 }
 
-impl TableKeeper {
+impl TableFollower {
     /// Reads the table for the first time.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl TableKeeper {
         from: &EndpointsFrom,
         handles: &SharedHandles,
         network: &DeliveryNetwork,
-        (role, rows): (KeeperRole, Option<Vec<KeyedRow>>),
+        (role, rows): (FollowerRole, Option<Vec<KeyedRow>>),
         starts: &mut Vec<InitialEndpoint>,
     ) -> anyhow::Result<Self> {
         let mut keeper = Self {
@@ -293,10 +293,10 @@ impl TableKeeper {
         }
         // Elsewhere an endpoint belongs to a partition by its name.
         let (wanted, stuck) = match self.role {
-            KeeperRole::Alone(_) => {
+            FollowerRole::Alone(_) => {
                 self.rename(orders, (wanted, &mut changed), others, &mut problems).await
             }
-            KeeperRole::Tail(..) | KeeperRole::Worker => (wanted, BTreeSet::new()),
+            FollowerRole::Tail(..) | FollowerRole::Worker => (wanted, BTreeSet::new()),
         };
         let mut again = !stuck.is_empty();
         let is_gone = |name| !wanted.contains_key(name) && !stuck.contains(name);
@@ -384,16 +384,16 @@ impl TableKeeper {
 
     /// Writes down which endpoint each row is, if that has changed: no event goes by it before.
     async fn save(&mut self, changed: Option<&ChangedEndpoints>) -> Result<(), StateError> {
-        let holding = match &self.role {
-            KeeperRole::Alone(holding) => holding,
-            KeeperRole::Tail(source, known) => {
+        let ownership = match &self.role {
+            FollowerRole::Alone(ownership) => ownership,
+            FollowerRole::Tail(source, known) => {
                 let session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
                 // Who delivers has to know as much from the next event on.
                 let version = shared_endpoints::table_changed(&session.client, source).await?;
                 version.iter().for_each(|version| known.stamp(*version));
                 return Ok(());
             }
-            KeeperRole::Worker => return Ok(()),
+            FollowerRole::Worker => return Ok(()),
         };
         let Some(source) = self.from.row_source() else { return Ok(()) };
         let mut names =
@@ -407,7 +407,7 @@ impl TableKeeper {
             return Ok(());
         }
         let mut session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
-        endpoint_rows::save(&mut session.client, holding, &source, &names, &gone).await?;
+        endpoint_rows::save(&mut session.client, ownership, &source, &names, &gone).await?;
         gone.iter().for_each(|id| drop(self.saved.remove(id)));
         self.saved.extend(names);
         Ok(())

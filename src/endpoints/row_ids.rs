@@ -84,12 +84,12 @@ pub(super) fn moves(
 pub(crate) async fn take_over(
     settings: &Settings,
     state: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     others: &BTreeSet<Arc<str>>,
 ) -> anyhow::Result<Option<Vec<KeyedRow>>> {
     let from = settings.endpoints_from.as_ref();
     let source = from.and_then(EndpointsFrom::row_source);
-    let known = endpoint_rows::load(state, holding, source.as_deref()).await?;
+    let known = endpoint_rows::load(state, ownership, source.as_deref()).await?;
     let (Some(from), Some(_)) = (from, source) else { return Ok(None) };
     let read = async {
         let mut sessions = InspectionSessions::default();
@@ -102,7 +102,7 @@ pub(crate) async fn take_over(
     for (from_name, to) in moves(&known, &wanted, others) {
         let by = format!("table {}", from.table);
         let rename = EndpointRename { from: from_name, to, by, row: None };
-        renames::carry_out(state, holding, &rename).await?;
+        renames::carry_out(state, ownership, &rename).await?;
         let EndpointRename { from, to, .. } = &rename;
         tracing::warn!(%from, endpoint = %to, "endpoint is renamed, and what waits goes along");
     }

@@ -1,4 +1,4 @@
-//! PostgreSQL's text of a value, as JSON.
+//! PostgreSQL's text of a value as JSON, by type: numbers, timestamps, bytea, arrays, ranges.
 //!
 //! ```text
 //! Change ─ column's text ─▶ [datum] ─ JSON ─▶ payload

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::HeaderValue;
 
-use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::event::expiry::AgeSource;
@@ -26,6 +25,7 @@ use crate::event::plan::filter::RowFilter;
 use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
 use crate::event::writer::JsonWriter;
+use crate::expression::Expression;
 use crate::flow::backfill::ReadRow;
 use crate::flow::body::RequestValue;
 use crate::flow::change::ChangeOp;
@@ -247,12 +247,12 @@ mod tests {
     use super::*;
     use crate::config::settings::EventFilter;
     use crate::config::settings::PayloadSettings;
-    use crate::config::template::TemplateNode;
     use crate::event::route::tests::COMMITTED;
     use crate::event::route::tests::endpoint;
     use crate::event::route::tests::relation;
     use crate::event::route::tests::row;
     use crate::event::route::tests::rule;
+    use crate::expression::template::TemplateNode;
     use crate::flow::relation::SqlType;
 
     fn rows() -> (Arc<Relation>, Vec<RowTuple>) {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::HeaderValue;
 
-use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::OCR_WALLET_COLUMNS;
@@ -21,6 +20,7 @@ use crate::event::scope::EvaluationScope;
 use crate::event::template::CompiledTemplate;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
+use crate::expression::Expression;
 use crate::flow::body::RequestValue;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;

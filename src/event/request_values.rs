@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::config::expression::Expression;
-use crate::config::template::TemplateNode;
 use crate::event::expression_fault::EvaluationFault;
 use crate::event::expression_fault::RenderFaults;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::CompiledTemplate;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
+use crate::expression::Expression;
+use crate::expression::template::TemplateNode;
 use crate::flow::body::RequestValue;
 use crate::flow::relation::Relation;
 

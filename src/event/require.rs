@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::expression::named_columns::NamedColumns;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
+use crate::expression::named_columns::NamedColumns;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
 

@@ -8,17 +8,17 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::config::expression::Expression;
-use crate::config::expression::named_columns::BuiltInName;
-use crate::config::expression::named_columns::ColumnReference;
-use crate::config::expression::named_columns::ExpressionForm;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::EventRule;
 use crate::config::settings::OCR_WALLET_COLUMNS;
 use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
-use crate::config::template::TemplateNode;
 use crate::event::type_check;
+use crate::expression::Expression;
+use crate::expression::named_columns::BuiltInName;
+use crate::expression::named_columns::ColumnReference;
+use crate::expression::named_columns::ExpressionForm;
+use crate::expression::template::TemplateNode;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
 

@@ -12,9 +12,6 @@
 mod render;
 mod steps;
 
-use crate::config::expression::meter;
-use crate::config::template::TemplateNode;
-use crate::config::template::TemplatePiece;
 use crate::event::expression_fault::RenderFaults;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::render::ROWS_MAX;
@@ -26,6 +23,9 @@ use crate::event::template::steps::compile;
 use crate::event::template::steps::raw;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
+use crate::expression::meter;
+use crate::expression::template::TemplateNode;
+use crate::expression::template::TemplatePiece;
 use crate::flow::body::BODY_BYTES_MAX;
 use crate::flow::relation::Relation;
 

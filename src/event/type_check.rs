@@ -11,9 +11,9 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::Expression;
-use crate::config::expression::named_columns::BuiltInName;
-use crate::config::expression::named_columns::ColumnReference;
+use crate::expression::Expression;
+use crate::expression::named_columns::BuiltInName;
+use crate::expression::named_columns::ColumnReference;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
 

@@ -1,4 +1,4 @@
-//! An expression's value as JSON.
+//! The value of a CEL expression as JSON.
 //!
 //! Keys of a map are in the order of their bytes, so that a body is the same whenever it is made.
 //! Timestamps are ISO 8601 in UTC, durations decimal seconds, bytes base64; a number that JSON does

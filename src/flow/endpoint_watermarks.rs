@@ -1,4 +1,4 @@
-//! How far each endpoint has come by itself.
+//! Endpoint watermarks: how far each endpoint has settled by itself, ahead of the slowest.
 //!
 //! The [`Watermark`](crate::flow::watermark::Watermark) waits for the slowest endpoint. What the others
 //! settle beyond it is remembered as one position for each of them, not as one row for each delivery.
@@ -92,7 +92,7 @@ mod tests {
         /// Nothing that is before a front is open now or opened later: it may be forgotten.
         #[test]
         fn everything_before_a_front_is_settled_for_good(steps in steps()) {
-            let mut fronts = EndpointWatermarks::default();
+            let mut endpoint_watermarks = EndpointWatermarks::default();
             let mut open: Vec<(EndpointIndex, u64, Position)> = Vec::new();
             let (mut sequence, mut change, mut is_whole) = (0, 1, false);
             let mut before = [None; 2];
@@ -100,13 +100,13 @@ mod tests {
                 match step {
                     WatermarkStep::Event { takers, is_next } => {
                         if is_next && !is_whole {
-                            fronts.through(at(change));
+                            endpoint_watermarks.through(at(change));
                         }
                         change += u64::from(is_next || is_whole);
                         is_whole = false;
                         let takers: Vec<_> =
                             ENDPOINTS.into_iter().filter(|e| takers & (1 << e.0) != 0).collect();
-                        fronts.open(sequence, at(change), &takers);
+                        endpoint_watermarks.open(sequence, at(change), &takers);
                         open.extend(takers.iter().map(|&taker| (taker, sequence, at(change))));
                         for (taker, front) in ENDPOINTS.into_iter().zip(before) {
                             let is_late = front.is_some_and(|front| at(change) < front);
@@ -115,17 +115,17 @@ mod tests {
                         sequence += 1;
                     }
                     WatermarkStep::Through => {
-                        fronts.through(at(change));
+                        endpoint_watermarks.through(at(change));
                         is_whole = true;
                     }
                     WatermarkStep::Settle(choice) if !open.is_empty() => {
                         let (endpoint, sequence, _) = open.swap_remove(choice % open.len());
-                        fronts.settle(endpoint, sequence);
+                        endpoint_watermarks.settle(endpoint, sequence);
                     }
                     WatermarkStep::Settle(_) => {}
                 }
                 for (endpoint, last) in ENDPOINTS.into_iter().zip(&mut before) {
-                    let front = fronts.of(endpoint);
+                    let front = endpoint_watermarks.of(endpoint);
                     prop_assert!(front >= *last, "it went back");
                     let mine = open.iter().filter(|(owed, ..)| *owed == endpoint);
                     for (_, _, position) in mine {
@@ -139,12 +139,16 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_has_settled_all_of_a_whole_change_stands_behind_it() {
-        let mut fronts = EndpointWatermarks::default();
-        fronts.open(0, at(5), &ENDPOINTS);
-        fronts.settle(ENDPOINTS[0], 0);
-        assert_eq!(fronts.of(ENDPOINTS[0]), Some(at(5)), "more may come of the change");
-        fronts.through(at(5));
-        assert_eq!(fronts.of(ENDPOINTS[0]), Some(at(5).next()));
-        assert_eq!(fronts.of(ENDPOINTS[1]), Some(at(5)));
+        let mut endpoint_watermarks = EndpointWatermarks::default();
+        endpoint_watermarks.open(0, at(5), &ENDPOINTS);
+        endpoint_watermarks.settle(ENDPOINTS[0], 0);
+        assert_eq!(
+            endpoint_watermarks.of(ENDPOINTS[0]),
+            Some(at(5)),
+            "more may come of the change"
+        );
+        endpoint_watermarks.through(at(5));
+        assert_eq!(endpoint_watermarks.of(ENDPOINTS[0]), Some(at(5).next()));
+        assert_eq!(endpoint_watermarks.of(ENDPOINTS[1]), Some(at(5)));
     }
 }

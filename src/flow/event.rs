@@ -1,4 +1,4 @@
-//! Events: what is delivered.
+//! Events: one row change under one rule, with id, key, body and facts.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Keys: what must arrive in order.
+//! Ordering keys: fingerprints of key columns; deliveries that share one arrive in commit order.
 
 use xxhash_rust::xxh3::Xxh3;
 

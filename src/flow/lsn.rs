@@ -1,4 +1,4 @@
-//! Positions in PostgreSQL's write-ahead log.
+//! LSNs: positions in PostgreSQL's write-ahead log, and of a change within its transaction.
 
 use std::fmt;
 use std::str::FromStr;

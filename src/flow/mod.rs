@@ -6,36 +6,37 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `backfill` | How far backfills have come, and rows that have moved |
-//! | `backlog` | Parked deliveries |
-//! | `body` | Bodies |
+//! | `backlog` | Parked deliveries: positions and pages of the backlog |
+//! | `body` | Bodies of events, as bytes or as JSON still to be written |
 //! | `budget` | A limit in bytes on the rows that are in memory at once, over all lanes |
 //! | `change` | What the source hands over |
 //! | `commit_times` | When the transactions were committed that positions of the WAL lie behind |
 //! | `compact` | JSON text without the white space between its tokens |
 //! | `dead_letter_reason` | Why a delivery was given up |
 //! | `endpoint_watermarks` | How far each endpoint has come by itself |
-//! | `event` | Events |
+//! | `event` | Events: one row change under one rule, as endpoints get it |
 //! | `exit_status` | How a command ends |
 //! | `headers` | Headers as they are kept for people to read |
 //! | `hex` | Hexadecimal digits, PostgreSQL's text of a bytea, as base64 |
-//! | `key` | Keys |
+//! | `key` | Ordering keys: which deliveries have to be in order |
 //! | `lease` | One request to make |
 //! | `lsn` | Positions in PostgreSQL's write-ahead log |
 //! | `nearest_name` | Which of the known names a misspelt one was meant to be |
 //! | `park_reason` | Why a delivery was parked |
 //! | `partition` | The parts that a source's endpoints fall into |
+//! | `pump_report` | What the pump tells the ledger of each change |
 //! | `quote` | Identifiers and texts in SQL |
 //! | `raw_json` | A body within a JSON document, as it is |
 //! | `relation` | What a table looked like when a row of it was written |
 //! | `secret_header` | Which headers hold secrets |
-//! | `seen` | Values that were seen |
+//! | `seen` | Values that events were raised with, for rules that raise each once |
 //! | `settlement` | What became of an event at an endpoint |
 //! | `time` | Points in time as walhook carries them |
 //! | `trace` | Trace contexts, as W3C's Trace Context writes them |
 //! | `unique_json` | JSON whose objects have each key once |
 //! | `verdict` | What one attempt came to |
 //! | `watermark` | Up to where everything is settled |
-//! | `write_back` | Write-backs |
+//! | `write_back` | What a row is told of its deliveries |
 
 pub(crate) mod backfill;
 pub(crate) mod backlog;
@@ -56,6 +57,7 @@ pub(crate) mod lsn;
 pub(crate) mod nearest_name;
 pub(crate) mod park_reason;
 pub(crate) mod partition;
+pub(crate) mod pump_report;
 pub(crate) mod quote;
 pub(crate) mod raw_json;
 pub(crate) mod relation;

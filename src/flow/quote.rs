@@ -5,9 +5,10 @@ pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// `'text'`, for sessions with `standard_conforming_strings`, which ours pins.
+/// `'text'`, for sessions with `standard_conforming_strings`, which ours pins. A NUL, which no text of
+/// PostgreSQL can have and which would end the statement, is left out.
 pub(crate) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    format!("'{}'", text.replace('\'', "''").replace('\0', ""))
 }
 
 /// The value of pgoutput's option `publication_names`: a list of identifiers in one literal.

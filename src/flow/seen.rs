@@ -1,4 +1,4 @@
-//! Values that were seen: what an event is recognised by when it comes again as another one.
+//! Values that events were raised with, by which `dedupe` recognises a repeat.
 
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Position;

@@ -1,4 +1,4 @@
-//! What became of an event at an endpoint.
+//! Settlements: what became of an event at an endpoint, and what keeps it until then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub struct Settlement {
     pub outcome: DeliveryOutcome,
     /// What kept the delivery until this outcome: only what was held by the WAL is a step of the
     /// watermark, and only what was in the backlog has a row there.
-    pub holding: DurableIn,
+    pub durable_in: DurableIn,
     /// Attempts that were made.
     pub attempts: u32,
     /// What failed attempts left behind; `None` if none failed.

@@ -1,4 +1,4 @@
-//! Points in time as walhook carries them.
+//! Timestamps: microseconds since the Unix epoch, PostgreSQL's resolution.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What one attempt came to.
+//! The verdict of one attempt, with the class and text of a failure.
 
 use std::fmt;
 use std::time::Duration;

@@ -30,15 +30,16 @@ use crate::store::state_error::StateError;
 pub(crate) async fn take_up(
     settings: &Settings,
     session: SqlSession,
-    holding: StateOwnership,
+    ownership: StateOwnership,
     settled: Option<Position>,
     (writable, status): (watch::Sender<bool>, StateStatus),
 ) -> Result<TakenState, StateError> {
-    let (client, slot) = (&session.client, holding.slot());
+    let (client, slot) = (&session.client, ownership.slot());
     let names: BTreeSet<&str> = settings.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
-    let ahead = progress::load_ahead_of(client, slot, holding.partition()).await?;
-    let mut fronts = progress::load_fronts(client, slot).await?;
-    fronts.retain(|(name, _)| names.contains(&**name));
+    let settled_ahead =
+        progress::load_settled_ahead_of(client, slot, ownership.partition()).await?;
+    let mut endpoint_watermarks = progress::load_endpoint_watermarks(client, slot).await?;
+    endpoint_watermarks.retain(|(name, _)| names.contains(&**name));
     let sizes = backlog_sizes::sizes(client, slot).await?;
     let sizes = sizes.into_iter().filter(|size| names.contains(&*size.endpoint));
     let backlog = sizes.map(state::standing).collect();
@@ -50,17 +51,17 @@ pub(crate) async fn take_up(
     books.retain(|entry| names.contains(&*entry.endpoint));
     let days = settings.push_log.retention_days;
     let server = settings.state.clone();
-    let writer = StateWriter::new(server, session, holding.clone(), days, writable, status);
+    let writer = StateWriter::new(server, session, ownership.clone(), days, writable, status);
     Ok(TakenState {
         writer,
         // The stream of a partition confirms nothing.
         confirmed: Lsn::ZERO,
         wal_end: None,
         publication: None,
-        holding,
+        ownership,
         seen: settled,
-        ahead,
-        fronts,
+        settled_ahead,
+        endpoint_watermarks,
         letters,
         stored: Vec::new(),
         endpoints_version: 0,

@@ -36,7 +36,7 @@ pub(crate) struct TakenEndpoints {
     pub(crate) rows: Option<Vec<KeyedRow>>,
     pub(crate) partitions: Vec<PartitionRow>,
     /// How far each endpoint has come.
-    pub(crate) fronts: Vec<(Arc<str>, Position)>,
+    pub(crate) endpoint_watermarks: Vec<(Arc<str>, Position)>,
 }
 
 /// Takes up the endpoints, and brings the partitions in line with who has the slot: `wanted` are those of a tail.
@@ -67,9 +67,10 @@ pub(crate) async fn take_up(
     // Behind the rows: whoever delivers may have to know more than they say, never less.
     let now = shared_endpoints::look(&session.client, slot).await?;
     known.extend(stored.iter().map(|stored| Arc::from(stored.name.as_str())));
-    let fronts = fronts(session, &known, &partitions, (slot, wanted)).await?;
+    let endpoint_watermarks =
+        endpoint_watermarks(session, &known, &partitions, (slot, wanted)).await?;
     let endpoints_version = now.map_or(0, |now| now.version);
-    Ok(TakenEndpoints { stored, endpoints_version, rows, partitions, fronts })
+    Ok(TakenEndpoints { stored, endpoints_version, rows, partitions, endpoint_watermarks })
 }
 
 /// Adds the endpoints that are rows of the table of `[endpoints_from]`, where anything is shared, or was.
@@ -162,15 +163,15 @@ fn names_of(
 ///
 /// # Errors
 /// That the rows could not be read.
-async fn fronts(
+async fn endpoint_watermarks(
     session: &SqlSession,
     endpoints: &BTreeSet<Arc<str>>,
     rows: &[PartitionRow],
     (slot, count): (&str, Option<NonZeroU16>),
 ) -> Result<Vec<(Arc<str>, Position)>, StateError> {
-    let fronts = progress::load_fronts(&session.client, slot).await?;
-    let Some(count) = count else { return Ok(fronts) };
-    let mut furthest: HashMap<Arc<str>, Position> = fronts.into_iter().collect();
+    let endpoint_watermarks = progress::load_endpoint_watermarks(&session.client, slot).await?;
+    let Some(count) = count else { return Ok(endpoint_watermarks) };
+    let mut furthest: HashMap<Arc<str>, Position> = endpoint_watermarks.into_iter().collect();
     for row in rows {
         let Some(before) = row.settled.map(Position::next) else { continue };
         for name in names_of(endpoints, row.partition, count) {

@@ -84,13 +84,13 @@ pub(crate) struct TakenState {
     /// The publication's oid.
     pub(crate) publication: Option<u32>,
     /// For who claims dead letters.
-    pub(crate) holding: StateOwnership,
+    pub(crate) ownership: StateOwnership,
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
-    pub(crate) ahead: Vec<(Arc<str>, EventId)>,
+    pub(crate) settled_ahead: Vec<(Arc<str>, EventId)>,
     /// What each endpoint has settled: everything before this change.
-    pub(crate) fronts: Vec<(Arc<str>, Position)>,
+    pub(crate) endpoint_watermarks: Vec<(Arc<str>, Position)>,
     /// Dead letters that are kept, by endpoint.
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// Endpoints that were made at run time.
@@ -148,12 +148,15 @@ impl TakenState {
     }
 
     /// What was settled beyond the prefix, for the endpoints that there are.
-    pub(crate) fn ahead_of(&self, snapshot: &EndpointSnapshot) -> AlreadySettled {
+    pub(crate) fn already_settled_of(&self, snapshot: &EndpointSnapshot) -> AlreadySettled {
         let index = |name| snapshot.find(name).map(|shown| shown.index);
-        let fronts = self.fronts.iter().filter_map(|(name, at)| Some((index(name)?, *at)));
-        let ahead = self.ahead.iter().filter_map(|(name, id)| Some((index(name)?, *id)));
-        let untaken = self.ahead.iter().filter(|(name, _)| &**name == NOBODY);
-        AlreadySettled::new(fronts, ahead).with_untaken(untaken.map(|(_, id)| *id))
+        let endpoint_watermarks =
+            self.endpoint_watermarks.iter().filter_map(|(name, at)| Some((index(name)?, *at)));
+        let settled_ahead =
+            self.settled_ahead.iter().filter_map(|(name, id)| Some((index(name)?, *id)));
+        let untaken = self.settled_ahead.iter().filter(|(name, _)| &**name == NOBODY);
+        AlreadySettled::new(endpoint_watermarks, settled_ahead)
+            .with_untaken(untaken.map(|(_, id)| *id))
     }
 
     /// The newest change of which something is parked.
@@ -180,7 +183,7 @@ pub(crate) async fn take(
     let source = store::connect(&settings.postgres.server).await?;
     let found = facts::slot(&source.client, slot).await?;
     let confirmed = found.as_ref().and_then(|slot| slot.confirmed);
-    let (holding, mut progress) = takeover::take(&mut session.client, slot, &own_name()).await?;
+    let (ownership, mut progress) = takeover::take(&mut session.client, slot, &own_name()).await?;
     let ended_cleanly = crash_records::ended_cleanly(&session.client, slot).await?;
     ownership::admit(settings, &progress, consent, ended_cleanly)?;
     let publication =
@@ -193,13 +196,13 @@ pub(crate) async fn take(
         return Err(SourceError::NotSetUp(gaps).into());
     }
     let books = SlotBooks { settings, source: &source, consent, lineage: &lineage, confirmed };
-    books.begin(&mut session, &holding, &mut progress, &gaps).await?;
+    books.begin(&mut session, &ownership, &mut progress, &gaps).await?;
     failpoint::reached(failpoint::STATE_BEGUN);
-    SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
-    rename(settings, &mut session, &holding).await?;
-    let taken = shared_source::take_up(settings, &mut session, &holding, shared).await?;
-    let TakenEndpoints { stored, endpoints_version, rows, partitions, fronts } = taken;
-    let ahead = progress::load_ahead(&session.client, slot).await?;
+    SlotOwner::new(&settings.events).save(&session.client, &ownership).await?;
+    rename(settings, &mut session, &ownership).await?;
+    let taken = shared_source::take_up(settings, &mut session, &ownership, shared).await?;
+    let TakenEndpoints { stored, endpoints_version, rows, partitions, endpoint_watermarks } = taken;
+    let settled_ahead = progress::load_settled_ahead(&session.client, slot).await?;
     let moving = backfill_moves::watched(&session.client, slot).await?;
     let waiting = backlog_sizes::sizes(&session.client, slot).await?;
     let states = endpoint_states::load(&session.client, slot).await?;
@@ -208,7 +211,7 @@ pub(crate) async fn take(
     let books = books::load(&session.client, slot).await?;
     let common = books::load_common(&session.client, slot).await?;
     let totals = push_totals::load(&session.client, slot).await?;
-    let past = crash_records::started(&mut session.client, &holding, progress.settled).await?;
+    let past = crash_records::started(&mut session.client, &ownership, progress.settled).await?;
     let marks = match past {
         PastRuns::Crashing(_) => {
             Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?)
@@ -218,16 +221,16 @@ pub(crate) async fn take(
     let wal_end = wal_end(settings, &session, system).await?;
     let days = settings.push_log.retention_days;
     let state = settings.state.clone();
-    let writer = StateWriter::new(state, session, holding.clone(), days, writable, status);
+    let writer = StateWriter::new(state, session, ownership.clone(), days, writable, status);
     Ok(TakenState {
         writer,
         confirmed: progress.confirmed.unwrap_or_default(),
         wal_end,
         publication,
-        holding,
+        ownership,
         seen: progress.settled,
-        ahead,
-        fronts,
+        settled_ahead,
+        endpoint_watermarks,
         letters,
         stored,
         endpoints_version,
@@ -271,14 +274,14 @@ async fn wal_end(
 async fn rename(
     settings: &Settings,
     session: &mut SqlSession,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
 ) -> Result<(), StateError> {
     for endpoint in &settings.endpoints {
         let Some(from) = &endpoint.renamed_from else { continue };
         let (from, to) = (Arc::clone(from), Arc::clone(&endpoint.name));
         let by = "renamed_from".to_owned();
         let rename = EndpointRename { from, to, by, row: None };
-        if renames::at_start(&mut session.client, holding, &rename).await? {
+        if renames::at_start(&mut session.client, ownership, &rename).await? {
             let EndpointRename { from, to, .. } = &rename;
             tracing::warn!(%from, endpoint = %to, "endpoint is renamed, and what waits goes along");
         }
@@ -301,7 +304,7 @@ impl SlotBooks<'_> {
     async fn begin(
         &self,
         session: &mut SqlSession,
-        holding: &StateOwnership,
+        ownership: &StateOwnership,
         progress: &mut StoredProgress,
         gaps: &[SetupDiagnostic],
     ) -> anyhow::Result<()> {
@@ -309,7 +312,7 @@ impl SlotBooks<'_> {
         let is_new = progress.is_new();
         if is_new && gaps.is_empty() {
             progress.confirmed = confirmed;
-            return self.begin_first(session, holding).await;
+            return self.begin_first(session, ownership).await;
         }
         if is_new || !gaps.is_empty() {
             (progress.settled, progress.confirmed) = (None, confirmed);
@@ -317,9 +320,9 @@ impl SlotBooks<'_> {
                 let from = confirmed.unwrap_or_default();
                 tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
             }
-            lineage::begin_anew(&mut session.client, holding, lineage, confirmed).await?;
+            lineage::begin_anew(&mut session.client, ownership, lineage, confirmed).await?;
         } else if progress.lineage.as_ref() != Some(lineage) {
-            lineage::set_lineage(&mut session.client, holding, lineage).await?;
+            lineage::set_lineage(&mut session.client, ownership, lineage).await?;
         }
         Ok(())
     }
@@ -329,7 +332,7 @@ impl SlotBooks<'_> {
     async fn begin_first(
         &self,
         session: &mut SqlSession,
-        holding: &StateOwnership,
+        ownership: &StateOwnership,
     ) -> anyhow::Result<()> {
         let wishes = match self.consent.gap {
             true => Vec::new(),
@@ -344,7 +347,7 @@ impl SlotBooks<'_> {
         let at = (self.lineage, self.confirmed);
         let now = host_now();
         let client = &mut session.client;
-        for one in backfills::begin_slot(client, holding, at, &wishes, now).await? {
+        for one in backfills::begin_slot(client, ownership, at, &wishes, now).await? {
             let (table, rows) = (&one.wish.table, one.wish.estimate);
             tracing::info!(backfill = %one.id, %table, rows, "a backfill is ordered: the slot is new");
         }

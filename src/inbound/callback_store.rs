@@ -36,7 +36,7 @@ const WAITING_MAX: usize = 4096;
 const ROWS_MAX: usize = 512;
 
 /// The sender waits 5 s for an answer, and has waited before its callback came to us.
-const KEEP_TIME: Duration = Duration::from_secs(3);
+const STORE_LIMIT: Duration = Duration::from_secs(3);
 
 /// After a failure, so that a database that is away is not asked thousands of times a second.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -48,7 +48,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// What became of a callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum KeepOutcome {
+pub(crate) enum StoreOutcome {
     Kept,
     /// There was a row of it already.
     Repeated,
@@ -58,48 +58,48 @@ pub(crate) enum KeepOutcome {
 
 /// A source's tables.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct KeepTables {
+pub(crate) struct CallbackTables {
     pub callbacks: TableName,
     pub nonces: TableName,
 }
 
-struct KeepRequest {
-    tables: KeepTables,
+struct StoreRequest {
+    tables: CallbackTables,
     callback: VerifiedCallback,
-    answer: oneshot::Sender<KeepOutcome>,
+    answer: oneshot::Sender<StoreOutcome>,
 }
 
 /// Hands callbacks to the task that keeps them. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct CallbackKeeper(mpsc::Sender<KeepRequest>);
+pub(crate) struct CallbackWriter(mpsc::Sender<StoreRequest>);
 
 /// The task's side.
-pub(crate) struct KeeperTask {
-    requests: mpsc::Receiver<KeepRequest>,
+pub(crate) struct CallbackWriterTask {
+    requests: mpsc::Receiver<StoreRequest>,
     server: ServerSettings,
 }
 
 /// The keeper, and the task that has to be run for it.
-pub(crate) fn open(server: ServerSettings) -> (CallbackKeeper, KeeperTask) {
+pub(crate) fn open(server: ServerSettings) -> (CallbackWriter, CallbackWriterTask) {
     let (sender, requests) = mpsc::channel(WAITING_MAX);
-    (CallbackKeeper(sender), KeeperTask { requests, server })
+    (CallbackWriter(sender), CallbackWriterTask { requests, server })
 }
 
-impl CallbackKeeper {
+impl CallbackWriter {
     /// Returns when the callback is committed; `None` if it could not be kept in time.
     pub(crate) async fn keep(
         &self,
-        tables: &KeepTables,
+        tables: &CallbackTables,
         callback: VerifiedCallback,
-    ) -> Option<KeepOutcome> {
+    ) -> Option<StoreOutcome> {
         let (answer, kept) = oneshot::channel();
-        let request = KeepRequest { tables: tables.clone(), callback, answer };
+        let request = StoreRequest { tables: tables.clone(), callback, answer };
         self.0.try_send(request).ok()?;
-        timeout(KEEP_TIME, kept).await.ok()?.ok()
+        timeout(STORE_LIMIT, kept).await.ok()?.ok()
     }
 }
 
-impl KeeperTask {
+impl CallbackWriterTask {
     /// Runs until `stop`, and until what was waiting then is kept or given up.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let (mut session, mut gathered) = (None, Vec::new());
@@ -122,11 +122,11 @@ impl KeeperTask {
             // Whoever has stopped waiting is not answered; the sender comes again.
             gathered.retain(|request| !request.answer.is_closed());
             tables.extend(gathered.iter().map(|request| request.tables.clone()));
-            let kept = timeout(KEEP_TIME, self.keep(&mut session, &mut gathered)).await;
+            let kept = timeout(STORE_LIMIT, self.keep(&mut session, &mut gathered)).await;
             let trouble = match kept {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(format!("{:#}", anyhow::Error::new(error))),
-                Err(_too_late) => Some(format!("no answer within {KEEP_TIME:?}")),
+                Err(_too_late) => Some(format!("no answer within {STORE_LIMIT:?}")),
             };
             if let Some(error) = &trouble {
                 if !is_away {
@@ -150,11 +150,11 @@ impl KeeperTask {
     async fn keep(
         &self,
         session: &mut Option<SqlSession>,
-        gathered: &mut Vec<KeepRequest>,
+        gathered: &mut Vec<StoreRequest>,
     ) -> Result<(), StoreError> {
         let open = SqlSession::take_or_connect(session, &self.server, store::ANSWER_MAX).await?;
         let session = session.insert(open);
-        let mut by_tables: BTreeMap<KeepTables, Vec<KeepRequest>> = BTreeMap::new();
+        let mut by_tables: BTreeMap<CallbackTables, Vec<StoreRequest>> = BTreeMap::new();
         for request in gathered.drain(..) {
             by_tables.entry(request.tables.clone()).or_default().push(request);
         }
@@ -190,14 +190,14 @@ impl KeeperTask {
     }
 
     /// Removes nonces that no timestamp lets through any more.
-    async fn sweep(&self, session: &mut Option<SqlSession>, tables: &BTreeSet<KeepTables>) {
-        for KeepTables { nonces, .. } in tables {
+    async fn sweep(&self, session: &mut Option<SqlSession>, tables: &BTreeSet<CallbackTables>) {
+        for CallbackTables { nonces, .. } in tables {
             let Some(session) = session.as_ref() else { return };
             let sql = format!(
                 "DELETE FROM {} WHERE seen_at < pg_catalog.now() - interval '{NONCE_LIFE}'",
                 nonces.quoted()
             );
-            match timeout(KEEP_TIME, session.client.batch_execute(&sql)).await {
+            match timeout(STORE_LIMIT, session.client.batch_execute(&sql)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "old nonces stay"),
                 Err(_too_late) => tracing::debug!("old nonces stay: no answer"),
@@ -216,9 +216,9 @@ fn is_of_one_row(error: &StoreError) -> bool {
 /// One transaction; what became of each callback, in their order.
 async fn write(
     session: &mut SqlSession,
-    tables: &KeepTables,
+    tables: &CallbackTables,
     callbacks: &[&VerifiedCallback],
-) -> Result<Vec<KeepOutcome>, StoreError> {
+) -> Result<Vec<StoreOutcome>, StoreError> {
     let transaction = session.client.transaction().await?;
     // In one order in every replica: whoever waits for another's row holds none that it waits for.
     let mut nonces: Vec<(&str, &str)> = callbacks
@@ -263,9 +263,9 @@ async fn write(
     transaction.commit().await?;
     failpoint::reached(failpoint::CALLBACK_KEPT);
     let outcome = |(callback, admitted): (&&VerifiedCallback, bool)| match admitted {
-        false => KeepOutcome::NonceSeen,
-        true if kept.remove(&callback.row.dedupe_key) => KeepOutcome::Kept,
-        true => KeepOutcome::Repeated,
+        false => StoreOutcome::NonceSeen,
+        true if kept.remove(&callback.row.dedupe_key) => StoreOutcome::Kept,
+        true => StoreOutcome::Repeated,
     };
     Ok(callbacks.iter().zip(admitted).map(outcome).collect())
 }

@@ -44,8 +44,8 @@ use crate::clock::host_now;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressList;
 use crate::config::settings::InboundSettings;
-use crate::inbound::callback_store::CallbackKeeper;
-use crate::inbound::callback_store::KeepOutcome;
+use crate::inbound::callback_store::CallbackWriter;
+use crate::inbound::callback_store::StoreOutcome;
 use crate::inbound::caller::caller;
 use crate::inbound::refusal::InboundRefusal;
 use crate::inbound::request::CallbackRequest;
@@ -70,7 +70,7 @@ struct ListenerShared {
     allow: Option<AddressList>,
     trusted_proxies: AddressList,
     bodies: BodyBudget,
-    keeper: CallbackKeeper,
+    keeper: CallbackWriter,
     /// What `GET /api/v1/status` says, without anything secret.
     status: Box<dyn Fn() -> Value + Send + Sync>,
 }
@@ -90,7 +90,7 @@ impl InboundListener {
     pub(crate) async fn open(
         settings: &InboundSettings,
         sources: &[Arc<RunningSource>],
-        keeper: CallbackKeeper,
+        keeper: CallbackWriter,
         status: impl Fn() -> Value + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let listen = settings.listen;
@@ -288,9 +288,9 @@ impl ListenerShared {
         }
         let callback = verify::callback(&source.settings, &request)?;
         match self.keeper.keep(&source.tables, callback).await {
-            Some(KeepOutcome::Kept) => source.kept(),
-            Some(KeepOutcome::Repeated) => source.repeated(),
-            Some(KeepOutcome::NonceSeen) => return Err(InboundRefusal::Nonce),
+            Some(StoreOutcome::Kept) => source.kept(),
+            Some(StoreOutcome::Repeated) => source.repeated(),
+            Some(StoreOutcome::NonceSeen) => return Err(InboundRefusal::Nonce),
             None => return Err(InboundRefusal::Unavailable),
         }
         Ok(None)

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::config::settings::InboundScheme;
 use crate::config::settings::InboundSource;
 use crate::flow::time::Timestamp;
-use crate::inbound::callback_store::KeepTables;
+use crate::inbound::callback_store::CallbackTables;
 use crate::inbound::refusal::InboundRefusal;
 use crate::telemetry::metrics::InboundMetrics;
 
@@ -22,7 +22,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct RunningSource {
     pub settings: InboundSource,
-    pub tables: KeepTables,
+    pub tables: CallbackTables,
     metrics: InboundMetrics,
     last_received: Mutex<Option<Timestamp>>,
     /// When each reason was last logged, and how often it came since.
@@ -32,7 +32,7 @@ pub(crate) struct RunningSource {
 impl RunningSource {
     pub(crate) fn new(settings: InboundSource, metrics: InboundMetrics) -> Arc<Self> {
         let tables =
-            KeepTables { callbacks: settings.table.clone(), nonces: settings.nonces.clone() };
+            CallbackTables { callbacks: settings.table.clone(), nonces: settings.nonces.clone() };
         let (last_received, logged) = (Mutex::default(), Mutex::default());
         Arc::new(Self { settings, tables, metrics, last_received, logged })
     }

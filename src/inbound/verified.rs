@@ -1,4 +1,4 @@
-//! A callback that is what it says, and the judgements that all schemes share.
+//! A callback whose signature, timestamp and nonce are verified, and the checks that all schemes share.
 
 use std::time::Duration;
 

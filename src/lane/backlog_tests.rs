@@ -72,12 +72,12 @@ struct Database {
 
 impl Database {
     fn commit(&mut self, settlement: Settlement) {
-        let Settlement { event, outcome, holding, attempts, history, .. } = settlement;
+        let Settlement { event, outcome, durable_in, attempts, history, .. } = settlement;
         let same = |at: &BacklogPosition| at.position == event.position;
         let at = self.rows.keys().find(|at| same(at)).copied();
         let outcome = match outcome {
             DeliveryOutcome::Parked { next_attempt: due, .. } => {
-                assert_eq!(at.is_some(), holding == DurableIn::Backlog);
+                assert_eq!(at.is_some(), durable_in == DurableIn::Backlog);
                 let at = at.unwrap_or_else(|| {
                     self.last_row += 1;
                     self.parked += 1;
@@ -95,7 +95,7 @@ impl Database {
             DeliveryOutcome::Dead { .. } => "dead",
         };
         self.settled.push((event.sequence, outcome));
-        if holding == DurableIn::Backlog {
+        if durable_in == DurableIn::Backlog {
             self.rows.remove(&at.expect("what the backlog holds has a row"));
         }
     }
@@ -350,11 +350,11 @@ async fn others_have_nothing_to_do_for_the_sake_of_a_slow_one_for_a_time_only() 
 #[tokio::test(start_paused = true)]
 async fn a_slow_one_is_not_waited_for_when_the_wal_holds_too_much() {
     let slow = Running::start(with_backlog(4), Database::default(), 100 * SECOND / 1000);
-    let hold = generous();
-    hold.note_retained(2 << 30);
+    let wal_hold = generous();
+    wal_hold.note_retained(2 << 30);
     let start = Instant::now();
     let events: Vec<_> = (0..100).map(|n| event(n, n)).collect();
-    hand_over([(&slow.sender, events)], &hold, &|| false).await.unwrap();
+    hand_over([(&slow.sender, events)], &wal_hold, &|| false).await.unwrap();
     assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
     slow.until_settled(100).await;
     assert!(slow.parked() > 50);
@@ -435,7 +435,7 @@ async fn a_backlog_from_before_waits_until_the_source_has_caught_up_and_comes_fi
             event: event(n, n % 10),
             endpoint: crate::flow::settlement::EndpointIndex(0),
             outcome: parked,
-            holding: DurableIn::Wal,
+            durable_in: DurableIn::Wal,
             attempts: 0,
             history: None,
         });

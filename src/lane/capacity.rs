@@ -1,4 +1,4 @@
-//! The places of one lane: how much of it is in memory at once, on the way in and out included.
+//! Capacity of one lane, in events: backpressure, or overflow to the backlog, when it is used up.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

@@ -150,7 +150,7 @@ pub struct LaneState {
     missing: usize,
     /// Whether a due retry goes before fresh events. They take turns: neither a burst of retries
     /// nor a stream of fresh events may starve the other.
-    retry_turn: bool,
+    is_retry_next: bool,
     last_lease: u64,
     settled: Vec<Settlement>,
     freed: FreedDelivery,
@@ -210,7 +210,7 @@ impl LaneState {
             breaker,
             spill: parking.map(BacklogSpill::new),
             missing: 0,
-            retry_turn: true,
+            is_retry_next: true,
             last_lease: 0,
             settled: Vec::new(),
             freed: FreedDelivery::default(),
@@ -244,14 +244,19 @@ impl LaneState {
     /// Takes in an event that an operator sends again, behind all that are in memory with one of
     /// its keys. It has a place of its own.
     pub fn replay(&mut self, event: Arc<Event>, id: ReplayId, now: LaneNow) {
-        let holding = DurableIn::Replay(id);
+        let durable_in = DurableIn::Replay(id);
         if let Some(reason) = self.doom() {
-            self.settle(event, holding, &AttemptCount::default(), DeliveryOutcome::Dead { reason });
+            self.settle(
+                event,
+                durable_in,
+                &AttemptCount::default(),
+                DeliveryOutcome::Dead { reason },
+            );
             self.freed.own += 1;
             self.freed.replays += 1;
             return;
         }
-        self.keep(ArrivedEvent { event, holding, parked: now.database, resume: None }, now);
+        self.keep(ArrivedEvent { event, durable_in, parked: now.database, resume: None }, now);
     }
 
     /// The next request to make, if one may be made now: call it again until there is none.

@@ -1,4 +1,4 @@
-//! What ends a lane before its time.
+//! Errors that end a lane: its task or the ledger has ended.
 
 use std::sync::Arc;
 

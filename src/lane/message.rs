@@ -1,4 +1,4 @@
-//! What comes into a lane.
+//! Messages to a lane: events, replays, changes of its endpoint.
 
 use std::sync::Arc;
 

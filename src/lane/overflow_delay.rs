@@ -58,7 +58,7 @@ impl WalHold {
 
 /// One hand-over, with all of its lanes alike.
 pub(super) struct OverflowDelay<'w> {
-    hold: &'w WalHold,
+    wal_hold: &'w WalHold,
     /// Whether a lane has nothing to do, of all there are.
     is_any_idle: &'w (dyn Fn() -> bool + Sync),
     begun: Instant,
@@ -91,12 +91,12 @@ impl<'w> OverflowDelay<'w> {
     /// For so many lanes that have something to take.
     pub(super) fn begin(
         lanes: usize,
-        hold: &'w WalHold,
+        wal_hold: &'w WalHold,
         is_any_idle: &'w (dyn Fn() -> bool + Sync),
     ) -> Self {
         let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
         let together = FULL_PATIENCE.saturating_mul(lanes).min(TOGETHER_MAX);
-        Self { hold, is_any_idle, begun: Instant::now(), together, seen: Mutex::default() }
+        Self { wal_hold, is_any_idle, begun: Instant::now(), together, seen: Mutex::default() }
     }
 
     /// Whether to wait on for a lane that has been waited for since `since`.
@@ -114,12 +114,12 @@ impl<'w> OverflowDelay<'w> {
         if now.saturating_duration_since(last) >= limit + latency * 2 {
             return DelayLook::Enough;
         }
-        if self.hold.is_full() && now.saturating_duration_since(self.begun) >= moment {
+        if self.wal_hold.is_full() && now.saturating_duration_since(self.begun) >= moment {
             return DelayLook::Enough;
         }
         match is_any_idle {
             false => DelayLook::Wait,
-            true if progress.held_up >= self.hold.time.max(FULL_PATIENCE) => DelayLook::Enough,
+            true if progress.held_up >= self.wal_hold.time.max(FULL_PATIENCE) => DelayLook::Enough,
             true => DelayLook::WaitHoldingUp,
         }
     }
@@ -152,12 +152,12 @@ mod tests {
         waited: Duration,
         progress: LaneProgress,
     ) -> DelayLook {
-        let hold = WalHold::new(1000, Duration::from_secs(5));
-        hold.note_retained(retained);
+        let wal_hold = WalHold::new(1000, Duration::from_secs(5));
+        wal_hold.note_retained(retained);
         let idle = move || is_any_idle;
-        let mut patience = OverflowDelay::begin(4, &hold, &idle);
-        patience.begun = Instant::now() - waited;
-        patience.look(patience.begun, progress)
+        let mut overflow_delay = OverflowDelay::begin(4, &wal_hold, &idle);
+        overflow_delay.begun = Instant::now() - waited;
+        overflow_delay.look(overflow_delay.begun, progress)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! The way into a lane.
+//! The sender of a lane: hands events over, waits for capacity (backpressure), lets the rest overflow.
 
 use std::sync::Arc;
 use std::sync::Weak;
@@ -32,7 +32,7 @@ use crate::lane::settings::LaneSettings;
 /// all have taken theirs. If the future is dropped, the rest is not handed over.
 ///
 /// While a lane has no room this waits: without a backlog for as long as it takes, and with one while
-/// its endpoint answers, within the bounds of `hold`; then the rest goes by way of the backlog, and
+/// its endpoint answers, within the bounds of `wal_hold`; then the rest goes by way of the backlog, and
 /// this waits only for the ledger. `is_any_idle` tells whether any lane has nothing to do meanwhile,
 /// also one that gets none of the events.
 ///
@@ -40,13 +40,13 @@ use crate::lane::settings::LaneSettings;
 /// [`QueueError::LaneEnded`] if a lane takes no more events: it was stopped, or it failed.
 pub(crate) async fn hand_over<'l>(
     shares: impl IntoIterator<Item = (&'l LaneSender, Vec<Arc<Event>>)>,
-    hold: &WalHold,
+    wal_hold: &WalHold,
     is_any_idle: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), QueueError> {
     let shares = shares.into_iter().filter(|(_, events)| !events.is_empty());
     let shares: Vec<_> = shares.collect();
-    let patience = &OverflowDelay::begin(shares.len(), hold, is_any_idle);
-    let takes = shares.into_iter().map(|(lane, events)| lane.take(events, patience));
+    let overflow_delay = &OverflowDelay::begin(shares.len(), wal_hold, is_any_idle);
+    let takes = shares.into_iter().map(|(lane, events)| lane.take(events, overflow_delay));
     join_all(takes).await.into_iter().collect()
 }
 
@@ -68,8 +68,8 @@ impl LaneSender {
     /// # Errors
     /// As [`hand_over`].
     pub async fn send(&self, events: Vec<Arc<Event>>) -> Result<(), QueueError> {
-        let hold = WalHold::new(0, Duration::ZERO);
-        hand_over([(self, events)], &hold, &|| false).await
+        let wal_hold = WalHold::new(0, Duration::ZERO);
+        hand_over([(self, events)], &wal_hold, &|| false).await
     }
 
     /// Has the lane be there, with what its backlog holds at the start.
@@ -114,9 +114,9 @@ impl LaneSender {
     async fn take(
         &self,
         events: Vec<Arc<Event>>,
-        patience: &OverflowDelay<'_>,
+        overflow_delay: &OverflowDelay<'_>,
     ) -> Result<(), QueueError> {
-        self.cell.working().take(events, patience).await.map_err(|_closed| self.ended())
+        self.cell.working().take(events, overflow_delay).await.map_err(|_closed| self.ended())
     }
 
     /// Tells the lane that all events have been sent again that were taken before walhook started.
@@ -191,10 +191,10 @@ impl WorkingLane {
     async fn take(
         &self,
         mut events: Vec<Arc<Event>>,
-        patience: &OverflowDelay<'_>,
+        overflow_delay: &OverflowDelay<'_>,
     ) -> Result<(), InputClosed> {
         while !events.is_empty() {
-            let Some(places) = self.enter(&events, patience).await? else { break };
+            let Some(places) = self.enter(&events, overflow_delay).await? else { break };
             self.pass_on(&mut events, places, LaneMessage::Events).await?;
         }
         while !events.is_empty() {
@@ -208,7 +208,7 @@ impl WorkingLane {
     async fn enter(
         &self,
         events: &[Arc<Event>],
-        patience: &OverflowDelay<'_>,
+        overflow_delay: &OverflowDelay<'_>,
     ) -> Result<Option<CapacityReservation<'_>>, AcquireError> {
         let weights: Vec<usize> = events.iter().map(|event| self.settings.weight(event)).collect();
         if !self.room.has_backlog() {
@@ -222,16 +222,16 @@ impl WorkingLane {
             biased; // a place that is free is taken, whatever else
             places = self.room.enter(&weights) => places.map(Some),
             () = self.room.other_way() => Ok(None),
-            () = self.waited_enough(since, patience) => Ok(None),
+            () = self.waited_enough(since, overflow_delay) => Ok(None),
         }
     }
 
-    async fn waited_enough(&self, since: Instant, patience: &OverflowDelay<'_>) {
+    async fn waited_enough(&self, since: Instant, overflow_delay: &OverflowDelay<'_>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let (answered, latency) = self.gauges.answers();
             let progress = LaneProgress { answered, latency, held_up: self.gauges.held_up() };
-            match patience.look(since, progress) {
+            match overflow_delay.look(since, progress) {
                 DelayLook::Wait => {}
                 DelayLook::WaitHoldingUp => self.gauges.holds_up(LOOK_EVERY),
                 DelayLook::Enough => return,

@@ -243,7 +243,7 @@ impl LaneTask {
             if self.report.attempts.len() < ATTEMPTS_HELD_MAX {
                 let (now, may_send) = (now(services), services.may_send());
                 let start = |lease| in_flight.start(services.attempt(lease));
-                wake_at = self.take_turn(now, may_send, start).map(Instant::from_std);
+                wake_at = self.start_ready(now, may_send, start).map(Instant::from_std);
                 if let Some(RefillWanted { after, limit }) = self.want_page(now.instant, may_send) {
                     pages.push(services.read_backlog(after, limit));
                 }
@@ -314,7 +314,7 @@ impl LaneTask {
     }
 
     /// Starts what may start. Returns when to look again if nothing happens.
-    fn take_turn(
+    fn start_ready(
         &mut self,
         now: LaneNow,
         may_send: bool,

@@ -8,6 +8,7 @@ use crate::failpoint;
 use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::event::Event;
+use crate::flow::pump_report::PumpReport;
 use crate::flow::settlement::DeliveryAttempt;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
@@ -16,7 +17,6 @@ use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::time::whole_millis;
-use crate::flow::watermark::PumpReport;
 use crate::ledger::EndpointsEdit;
 use crate::ledger::Ledger;
 use crate::ledger::lock;
@@ -56,12 +56,12 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         let sequence = self.watermark.next_sequence();
         match opened {
             PumpReport::Event { position, takers, .. } => {
-                self.fronts.open(sequence, *position, takers)
+                self.endpoint_watermarks.open(sequence, *position, takers)
             }
             PumpReport::Poison { event, takers, .. } => {
-                self.fronts.open(sequence, event.position, takers);
+                self.endpoint_watermarks.open(sequence, event.position, takers);
             }
-            PumpReport::Through { position } => self.fronts.through(*position),
+            PumpReport::Through { position } => self.endpoint_watermarks.through(*position),
             PumpReport::Boundary { end, committed: Some(committed) } => {
                 self.commit_times.note(*end, *committed);
                 self.stats.committed(*committed);
@@ -81,7 +81,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             event: Arc::clone(event),
             endpoint,
             outcome: DeliveryOutcome::Dead { reason: DeathReason::Poison(why) },
-            holding: DurableIn::Wal,
+            durable_in: DurableIn::Wal,
             attempts: 0,
             history: None,
         });
@@ -130,7 +130,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         for index in self.retiring.drain(..) {
             self.endpoints.remove(&index);
             self.outages.remove(&index);
-            self.fronts.retire(index);
+            self.endpoint_watermarks.retire(index);
             self.names.retire(index);
         }
     }
@@ -158,7 +158,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         }
         for delivery in &report.relayed {
             self.watermark.settle(delivery.sequence);
-            self.fronts.settle(delivery.endpoint, delivery.sequence);
+            self.endpoint_watermarks.settle(delivery.endpoint, delivery.sequence);
             lock(&self.live).relayed(delivery);
         }
         if let Some(index) = report.retired {
@@ -196,13 +196,13 @@ impl<T: FlushTarget + 'static> Ledger<T> {
     }
 
     fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
-        if settlement.holding == DurableIn::Wal {
+        if settlement.durable_in == DurableIn::Wal {
             self.watermark.settle(settlement.event.sequence);
-            self.fronts.settle(settlement.endpoint, settlement.event.sequence);
+            self.endpoint_watermarks.settle(settlement.endpoint, settlement.event.sequence);
         }
         lock(&self.live).settled(settlement);
         let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
-        let is_replay = matches!(settlement.holding, DurableIn::Replay(_));
+        let is_replay = matches!(settlement.durable_in, DurableIn::Replay(_));
         match &settlement.outcome {
             DeliveryOutcome::Delivered { took, .. } => {
                 self.stats.succeeded(*took, now);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::flow::lsn::Lsn;
-use crate::flow::watermark::OpenFate;
+use crate::flow::pump_report::OpenedAs;
 use crate::ledger::FlushEnd;
 use crate::ledger::Ledger;
 use crate::ledger::standby_copies::StandbyCopies;
@@ -26,12 +26,12 @@ const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
 impl<T: FlushTarget + 'static> Ledger<T> {
     /// Looks at what the turn has changed.
-    pub(super) fn after_turn(&mut self) {
+    pub(super) fn after_reports(&mut self) {
         let passed = self.watermark.take_passed();
         for step in self.watermark.take_backfilled() {
             self.pending.backfilled(step);
         }
-        let begun = passed.keys().filter(|note| note.fate == OpenFate::Begun);
+        let begun = passed.keys().filter(|note| note.opened_as == OpenedAs::Begun);
         let begun = begun.map(|note| note.endpoints_version).max();
         for (note, times) in passed {
             self.pending.noted(note, times);
@@ -92,19 +92,19 @@ impl<T: FlushTarget + 'static> Ledger<T> {
     pub(super) fn start_flush(&mut self, ending: bool) {
         let now = Instant::now();
         let due = self.due.is_some_and(|due| due <= now) || self.fills(1);
-        let keep_house = self.housekeeping <= now && !ending;
+        let do_housekeeping = self.housekeeping <= now && !ending;
         let has_work = !self.pending.is_empty() || self.has_moved_far() || self.has_settled_more();
-        let flush_now = has_work && (due || ending || keep_house) || self.renaming.is_some();
-        if !flush_now && !keep_house {
+        let flush_now = has_work && (due || ending || do_housekeeping) || self.renaming.is_some();
+        if !flush_now && !do_housekeeping {
             return;
         }
         let Some(mut writer) = self.writer.take() else { return };
-        if keep_house {
+        if do_housekeeping {
             self.housekeeping = now + HOUSEKEEPING;
         }
         self.due = None;
         let (mut flush, replayed) = if flush_now {
-            let taken = self.pending.take(&self.names, &self.watermark, &self.fronts);
+            let taken = self.pending.take(&self.names, &self.watermark, &self.endpoint_watermarks);
             self.retire();
             taken
         } else {
@@ -125,7 +125,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         let flush_seconds = self.flush_seconds.clone();
         let connection = self.copies.as_ref().map(StandbyCopies::connection);
         self.flushing = Some(Box::pin(async move {
-            if keep_house && let Err(error) = writer.keep_house(today).await {
+            if do_housekeeping && let Err(error) = writer.do_housekeeping(today).await {
                 // The flush makes the days that it needs; old ones go the next time.
                 let error = anyhow::Error::new(error);
                 tracing::warn!(error = %format!("{error:#}"), "cannot tend the push log's partitions");

@@ -16,6 +16,10 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::flow::pump_report::EndpointsVersion;
+use crate::flow::pump_report::FilteredNote;
+use crate::flow::pump_report::OpenedAs;
+use crate::flow::pump_report::PumpReport;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
@@ -23,11 +27,7 @@ use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::RelayedDelivery;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
-use crate::flow::watermark::EndpointsVersion;
 use crate::flow::watermark::EventTally;
-use crate::flow::watermark::FilteredNote;
-use crate::flow::watermark::OpenFate;
-use crate::flow::watermark::PumpReport;
 use crate::ledger::names::EndpointNames;
 use crate::ledger::names::ServingEndpoints;
 use crate::ledger::postings::BookPosting;
@@ -261,12 +261,12 @@ impl LiveBooks {
     }
 
     fn noted(&mut self, names: &EndpointNames, note: FilteredNote) {
-        if note.fate == OpenFate::Begun {
+        if note.opened_as == OpenedAs::Begun {
             self.begin(names, note.endpoints_version);
             return;
         }
         if self.serving.endpoints.is_empty()
-            && let OpenFate::Filtered | OpenFate::Expired | OpenFate::Raised = note.fate
+            && let OpenedAs::Filtered | OpenedAs::Expired | OpenedAs::Raised = note.opened_as
             && let Some((table, _)) = self.serving.rule(note.rule)
         {
             self.metrics.table(table).captured.inc();
@@ -340,7 +340,7 @@ impl LiveBooks {
         let Some(books) = self.endpoints.get_mut(&settlement.endpoint) else { return };
         let endpoint = &books.metrics;
         let parked = matches!(settlement.outcome, DeliveryOutcome::Parked { .. });
-        match settlement.holding {
+        match settlement.durable_in {
             DurableIn::Wal => {
                 endpoint.pending_memory.dec();
                 endpoint.pending_backlog.add(i64::from(parked));
@@ -348,8 +348,8 @@ impl LiveBooks {
             DurableIn::Backlog => endpoint.pending_backlog.sub(i64::from(!parked)),
             DurableIn::Replay(_) => endpoint.pending_memory.sub(i64::from(!parked)),
         }
-        let is_letter = matches!(settlement.holding, DurableIn::Replay(ReplayId::Letter(_)));
-        let is_replay = matches!(settlement.holding, DurableIn::Replay(_));
+        let is_letter = matches!(settlement.durable_in, DurableIn::Replay(ReplayId::Letter(_)));
+        let is_replay = matches!(settlement.durable_in, DurableIn::Replay(_));
         match &settlement.outcome {
             DeliveryOutcome::Delivered { .. } => {
                 endpoint.delivered.inc();
@@ -366,7 +366,7 @@ impl LiveBooks {
             DeliveryOutcome::Filtered => endpoint.filtered.inc(),
             DeliveryOutcome::Parked { .. } => return,
         }
-        if matches!(settlement.holding, DurableIn::Replay(ReplayId::Logged(_))) {
+        if matches!(settlement.durable_in, DurableIn::Replay(ReplayId::Logged(_))) {
             return; // the books have it already, and what fails stays as delivered as it was
         }
         let line = books.line(&self.metrics, &settlement.event.table);

@@ -73,11 +73,11 @@ use crate::flow::commit_times::CommitTimes;
 use crate::flow::endpoint_watermarks::EndpointWatermarks;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::pump_report::EndpointsVersion;
+use crate::flow::pump_report::PumpReport;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
-use crate::flow::watermark::EndpointsVersion;
-use crate::flow::watermark::PumpReport;
 use crate::flow::watermark::Watermark;
 use crate::ledger::backfilled::BackfillProgress;
 use crate::ledger::live::LiveBooks;
@@ -172,7 +172,7 @@ impl EndpointOutage {
 /// The owner of the books.
 pub(crate) struct Ledger<T = StateConnection> {
     watermark: Watermark,
-    fronts: EndpointWatermarks,
+    endpoint_watermarks: EndpointWatermarks,
     pending: PendingFlush,
     /// When the oldest outcome of `pending` has to be committed.
     due: Option<Instant>,
@@ -273,7 +273,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         });
         Self {
             watermark: Watermark::default(),
-            fronts: EndpointWatermarks::default(),
+            endpoint_watermarks: EndpointWatermarks::default(),
             commit_times: CommitTimes::default(),
             pending: PendingFlush::new(terms.common),
             due: None,
@@ -358,7 +358,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
                 },
                 () = tokio::time::sleep_until(deadline), if !is_flushing => {}
             }
-            self.after_turn();
+            self.after_reports();
         }
     }
 

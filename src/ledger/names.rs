@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::flow::event::RuleIndex;
+use crate::flow::pump_report::EndpointsVersion;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::watermark::EndpointsVersion;
 
 /// Who was there in one version of the endpoints, and who took what.
 #[derive(Clone, Debug, Default)]

@@ -1,4 +1,4 @@
-//! One log line per final outcome.
+//! The log line of each final outcome: delivered, dead, expired.
 //!
 //! Facts of the row that `ocr-wallet` asks for (`id`, `wallet_code`, `create_time`) are fields where
 //! the event has them; nothing else of the row, no body and no secret is logged.

@@ -14,6 +14,8 @@ use crate::flow::endpoint_watermarks::EndpointWatermarks;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
+use crate::flow::pump_report::FilteredNote;
+use crate::flow::pump_report::OpenedAs;
 use crate::flow::relation::TableName;
 use crate::flow::settlement;
 use crate::flow::settlement::DeliveryOutcome;
@@ -23,8 +25,6 @@ use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::watermark::EventTally;
-use crate::flow::watermark::FilteredNote;
-use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::Watermark;
 use crate::flow::write_back::NOBODY;
 use crate::ledger::logged;
@@ -145,7 +145,7 @@ impl PendingFlush {
         self.len() == 0
             && self.books.0.is_empty()
             // That other endpoints are counted goes with the next thing that is.
-            && self.notes.keys().all(|note| note.fate == OpenFate::Begun)
+            && self.notes.keys().all(|note| note.opened_as == OpenedAs::Begun)
             && self.posted.own.is_empty()
             && self.posted.common.is_empty()
             && self.tallies.is_empty()
@@ -190,7 +190,7 @@ impl PendingFlush {
         let Some(endpoint) = names.endpoint(settlement.endpoint) else { return };
         let endpoint = Arc::clone(endpoint);
         let event = &settlement.event;
-        if let DurableIn::Replay(id) = settlement.holding {
+        if let DurableIn::Replay(id) = settlement.durable_in {
             self.replayed(id, &settlement.outcome, now);
             if matches!(id, ReplayId::Logged(_)) {
                 return; // the books have it already, and what failed stays as delivered as it was
@@ -198,7 +198,7 @@ impl PendingFlush {
         }
         let count = self.books.line(settlement.endpoint, &event.table);
         let delivery = BacklogDelivery { endpoint: Arc::clone(&endpoint), event: event.id };
-        match settlement.holding {
+        match settlement.durable_in {
             DurableIn::Wal => {
                 count.captured += 1;
                 self.settled.push((settlement.endpoint, event.id, event.position));
@@ -255,7 +255,7 @@ impl PendingFlush {
         let history = history(&settlement);
         match settlement.outcome {
             DeliveryOutcome::Parked { next_attempt, reason }
-                if settlement.holding == DurableIn::Backlog =>
+                if settlement.durable_in == DurableIn::Backlog =>
             {
                 // Written after `parked`, so it holds for a row of the same flush, too.
                 let row =
@@ -320,7 +320,7 @@ impl PendingFlush {
         for (endpoints_version, notes) in by_version(std::mem::take(&mut self.notes)) {
             let Some(serving) = names.serving(endpoints_version) else { continue };
             let name = |index| names.endpoint(index).map(Arc::clone);
-            if notes.keys().any(|note| note.fate == OpenFate::Begun) {
+            if notes.keys().any(|note| note.opened_as == OpenedAs::Begun) {
                 let present = serving.endpoints.iter().filter_map(|&index| name(index));
                 common.begin(present.collect(), |posting| posted.take_in(posting));
             }
@@ -334,7 +334,7 @@ impl PendingFlush {
         &mut self,
         names: &EndpointNames,
         watermark: &Watermark,
-        fronts: &EndpointWatermarks,
+        endpoint_watermarks: &EndpointWatermarks,
     ) -> (StateFlush, Vec<(ReplayId, ReplayEnd)>) {
         self.post(names);
         let common = std::mem::take(&mut self.common);
@@ -370,14 +370,14 @@ impl PendingFlush {
                 false => !beyond(position),
             };
             let Some(endpoint) = names.endpoint(index).filter(|_| !is_done) else { continue };
-            match fronts.of(index) {
+            match endpoint_watermarks.of(index) {
                 Some(front) if position < front && !is_read => drop(moved.insert(index, front)),
-                _ => flush.ahead.push((Arc::clone(endpoint), id)),
+                _ => flush.settled_ahead.push((Arc::clone(endpoint), id)),
             }
         }
         let told = untaken.into_iter().filter(|(_, position)| beyond(*position));
-        flush.ahead.extend(told.map(|(id, _)| (Arc::from(NOBODY), id)));
-        flush.fronts = moved
+        flush.settled_ahead.extend(told.map(|(id, _)| (Arc::from(NOBODY), id)));
+        flush.endpoint_watermarks = moved
             .into_iter()
             .filter_map(|(index, front)| Some((Arc::clone(names.endpoint(index)?), front)))
             .collect();

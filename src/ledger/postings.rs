@@ -1,4 +1,4 @@
-//! What notes come to in the books.
+//! Postings: what a note of filtered or expired changes adds to the books of each endpoint. Pure.
 //!
 //! ```text
 //! EventTally of one version, who took what ─▶ [CommonBooks] ─ BookPosting ─▶ live, pending
@@ -13,12 +13,12 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::flow::pump_report::EndpointsVersion;
+use crate::flow::pump_report::FilteredNote;
+use crate::flow::pump_report::OpenedAs;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::watermark::EndpointsVersion;
 use crate::flow::watermark::EventTally;
-use crate::flow::watermark::FilteredNote;
-use crate::flow::watermark::OpenFate;
 use crate::ledger::names::ServingEndpoints;
 use crate::store::books::BookCount;
 
@@ -106,17 +106,17 @@ impl<K: Clone + Ord> CommonBooks<K> {
                     post(BookPosting::One(name, Arc::clone(table), count));
                 }
             };
-            match note.fate {
-                OpenFate::Filtered => {}
-                OpenFate::Expired => everybody.iter().for_each(|&taker| one(taker, too_late)),
+            match note.opened_as {
+                OpenedAs::Filtered => {}
+                OpenedAs::Expired => everybody.iter().for_each(|&taker| one(taker, too_late)),
                 // For those who take it their own settlements count.
-                OpenFate::Raised => everybody.iter().for_each(|&taker| one(taker, -filtered)),
-                OpenFate::Chosen(taker) => one(taker, -filtered),
-                OpenFate::TooLate(taker) => one(taker, too_late),
-                OpenFate::Begun => {}
+                OpenedAs::Raised => everybody.iter().for_each(|&taker| one(taker, -filtered)),
+                OpenedAs::Chosen(taker) => one(taker, -filtered),
+                OpenedAs::TooLate(taker) => one(taker, too_late),
+                OpenedAs::Begun => {}
             }
             let is_for_all =
-                matches!(note.fate, OpenFate::Filtered | OpenFate::Expired | OpenFate::Raised);
+                matches!(note.opened_as, OpenedAs::Filtered | OpenedAs::Expired | OpenedAs::Raised);
             if is_for_all && self.members.len() <= self.few {
                 for member in &self.members {
                     post(BookPosting::One(member.clone(), Arc::clone(table), filtered));

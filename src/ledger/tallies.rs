@@ -24,7 +24,7 @@ impl OutcomeTallies {
     pub(crate) fn settled(&mut self, settlement: &Settlement) {
         let event = &settlement.event;
         let target = event.write_back.as_deref();
-        let (delivered, failed) = match (settlement.holding, &settlement.outcome) {
+        let (delivered, failed) = match (settlement.durable_in, &settlement.outcome) {
             // A resend is counted when its dead letter is closed.
             (DurableIn::Replay(_), _) => return,
             (_, DeliveryOutcome::Delivered { .. }) => (1, 0),
@@ -35,7 +35,7 @@ impl OutcomeTallies {
             (DurableIn::Wal, DeliveryOutcome::Parked { .. }) => (0, 0),
             (DurableIn::Backlog, DeliveryOutcome::Parked { .. }) => return,
         };
-        if target.is_none() && settlement.holding == DurableIn::Wal {
+        if target.is_none() && settlement.durable_in == DurableIn::Wal {
             return; // its rule has none
         }
         let tally = self.open.entry(event.id).or_insert_with(|| OutcomeTally {
@@ -121,9 +121,13 @@ mod tests {
         })
     }
 
-    fn settlement(event: Arc<Event>, holding: DurableIn, outcome: DeliveryOutcome) -> Settlement {
+    fn settlement(
+        event: Arc<Event>,
+        durable_in: DurableIn,
+        outcome: DeliveryOutcome,
+    ) -> Settlement {
         let endpoint = EndpointIndex(0);
-        Settlement { event, endpoint, outcome, holding, attempts: 1, history: None }
+        Settlement { event, endpoint, outcome, durable_in, attempts: 1, history: None }
     }
 
     fn delivered() -> DeliveryOutcome {
@@ -175,8 +179,8 @@ mod tests {
                     2 => vec![(DurableIn::Wal, false, parked()), (DurableIn::Backlog, true, outcome)],
                     _ => vec![(DurableIn::Wal, false, parked()), (DurableIn::Backlog, true, parked())],
                 };
-                for (holding, refilled, outcome) in outcomes {
-                    tallies.settled(&settlement(event(number, refilled), holding, outcome));
+                for (durable_in, refilled, outcome) in outcomes {
+                    tallies.settled(&settlement(event(number, refilled), durable_in, outcome));
                     if flush {
                         add(std::mem::take(&mut tallies))?;
                     }

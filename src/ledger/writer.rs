@@ -42,7 +42,7 @@ const ANSWER_CAP: Duration = Duration::from_secs(240);
 pub(crate) struct StateWriter<T = StateConnection> {
     target: T,
     /// How long an answer is waited for.
-    patience: Duration,
+    answer_limit: Duration,
     backoff: Backoff,
     /// Tells the source whether flushes get through.
     writable: watch::Sender<bool>,
@@ -58,14 +58,14 @@ pub(crate) trait FlushTarget: Send {
     fn close(&mut self);
 
     /// Commits the flush, over a session that is opened if there is none; each answer may take as long
-    /// as `patience`. One whose answer got lost is committed once, however often it is given.
+    /// as `answer_limit`. One whose answer got lost is committed once, however often it is given.
     ///
     /// # Errors
     /// As [`flush::commit`]; that no session could be opened.
     fn commit(
         &mut self,
         flush: &StateFlush,
-        patience: Duration,
+        answer_limit: Duration,
     ) -> impl Future<Output = Result<(), StateError>> + Send;
 
     /// How far the WAL of the state's database is written: at least to the end of the last flush. `None`
@@ -80,10 +80,10 @@ pub(crate) trait FlushTarget: Send {
     ///
     /// # Errors
     /// Why it could not be done now.
-    fn keep_house(
+    fn do_housekeeping(
         &mut self,
         now: Timestamp,
-        patience: Duration,
+        answer_limit: Duration,
     ) -> impl Future<Output = Result<(), StateError>> + Send;
 }
 
@@ -94,7 +94,7 @@ pub(crate) struct StateConnection {
     session: Option<SqlSession>,
     /// The server's process for the session, or for the one that was lost.
     backend: Option<BackendSession>,
-    holding: StateOwnership,
+    ownership: StateOwnership,
     retention_days: u32,
 }
 
@@ -102,20 +102,20 @@ impl StateWriter {
     pub(crate) fn new(
         server: ServerSettings,
         session: SqlSession,
-        holding: StateOwnership,
+        ownership: StateOwnership,
         retention_days: u32,
         writable: watch::Sender<bool>,
         status: StateStatus,
     ) -> Self {
         session.answer_within(store::ANSWER_SOON);
         let session = Some(session);
-        let target = StateConnection { server, session, backend: None, holding, retention_days };
+        let target = StateConnection { server, session, backend: None, ownership, retention_days };
         Self::to(target, writable, status)
     }
 
     /// The slot that is written for, and the epoch.
-    pub(crate) fn holding(&self) -> &StateOwnership {
-        &self.target.holding
+    pub(crate) fn ownership(&self) -> &StateOwnership {
+        &self.target.ownership
     }
 }
 
@@ -123,7 +123,7 @@ impl<T: FlushTarget> StateWriter<T> {
     /// A writer to any target.
     pub(crate) fn to(target: T, writable: watch::Sender<bool>, status: StateStatus) -> Self {
         let backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
-        Self { target, patience: store::ANSWER_SOON, backoff, writable, status }
+        Self { target, answer_limit: store::ANSWER_SOON, backoff, writable, status }
     }
 
     /// Commits `flush`, however long the database is away.
@@ -135,7 +135,7 @@ impl<T: FlushTarget> StateWriter<T> {
         let outcome = self.commit_in_the_end(flush).await;
         if outcome.is_ok() {
             self.backoff.reset();
-            self.patience = store::ANSWER_SOON;
+            self.answer_limit = store::ANSWER_SOON;
             self.writable.send_if_modified(|writable| !std::mem::replace(writable, true));
             self.status.ended();
         }
@@ -145,7 +145,7 @@ impl<T: FlushTarget> StateWriter<T> {
     async fn commit_in_the_end(&mut self, flush: &StateFlush) -> Result<(), StateError> {
         loop {
             let was_open = self.target.is_open();
-            let error = match self.target.commit(flush, self.patience).await {
+            let error = match self.target.commit(flush, self.answer_limit).await {
                 Ok(()) => return Ok(()),
                 Err(error) if !error.may_be_mended() => return Err(error),
                 Err(error) => error,
@@ -153,7 +153,7 @@ impl<T: FlushTarget> StateWriter<T> {
             self.target.close();
             let is_late = has_not_answered(&error);
             if is_late {
-                self.patience = (self.patience * 2).min(ANSWER_CAP);
+                self.answer_limit = (self.answer_limit * 2).min(ANSWER_CAP);
             }
             // A session that stood idle while the server was restarted says nothing of now.
             if was_open && error.is_transient() && !is_late {
@@ -183,19 +183,19 @@ impl<T: FlushTarget> StateWriter<T> {
     }
 
     /// As [`FlushTarget::keep_house`].
-    pub(crate) async fn keep_house(&mut self, now: Timestamp) -> Result<(), StateError> {
-        self.target.keep_house(now, self.patience).await
+    pub(crate) async fn do_housekeeping(&mut self, now: Timestamp) -> Result<(), StateError> {
+        self.target.do_housekeeping(now, self.answer_limit).await
     }
 }
 
 impl StateConnection {
     /// Makes sure that there is a session. One that was lost may be in the middle of a flush on the
     /// server, which has not noticed, and hold the locks that the next one needs.
-    async fn connect(&mut self, patience: Duration) -> Result<(), StateError> {
+    async fn connect(&mut self, answer_limit: Duration) -> Result<(), StateError> {
         if self.session.is_some() {
             return Ok(());
         }
-        let session = store::connect_within(&self.server, patience).await?;
+        let session = store::connect_within(&self.server, answer_limit).await?;
         if let Some(lost) = self.backend.take()
             && backend::end_backend(&session.client, &lost).await?
         {
@@ -215,19 +215,23 @@ impl FlushTarget for StateConnection {
         self.session = None;
     }
 
-    async fn commit(&mut self, flush: &StateFlush, patience: Duration) -> Result<(), StateError> {
-        self.connect(patience).await?;
+    async fn commit(
+        &mut self,
+        flush: &StateFlush,
+        answer_limit: Duration,
+    ) -> Result<(), StateError> {
+        self.connect(answer_limit).await?;
         let Some(session) = &mut self.session else { return Ok(()) };
-        session.answer_within(patience);
+        session.answer_within(answer_limit);
         if self.backend.is_none() {
             self.backend = Some(backend::backend(&session.client).await?);
         }
-        let error = match flush::commit(&mut session.client, &mut self.holding, flush).await {
+        let error = match flush::commit(&mut session.client, &mut self.ownership, flush).await {
             Err(error) if schema_check::is_of_tables(&error) => error,
             outcome => return outcome,
         };
         // What the session is in the middle of does not matter: it is given up.
-        match store::connect_within(&self.server, patience).await {
+        match store::connect_within(&self.server, answer_limit).await {
             Ok(fresh) => Err(schema_check::named(&fresh.client, error).await),
             Err(_away) => Err(error),
         }
@@ -240,13 +244,17 @@ impl FlushTarget for StateConnection {
 
     async fn say_stopped(&mut self) {
         let Some(session) = &self.session else { return };
-        if let Err(error) = crash_records::stopped(&session.client, &self.holding).await {
+        if let Err(error) = crash_records::stopped(&session.client, &self.ownership).await {
             tracing::debug!(%error, "cannot note the clean end");
         }
     }
 
-    async fn keep_house(&mut self, now: Timestamp, patience: Duration) -> Result<(), StateError> {
-        self.connect(patience).await?;
+    async fn do_housekeeping(
+        &mut self,
+        now: Timestamp,
+        answer_limit: Duration,
+    ) -> Result<(), StateError> {
+        self.connect(answer_limit).await?;
         let Some(mut session) = self.session.take() else { return Ok(()) };
         // Left closed after an error: the flush opens another one.
         session.answer_within(store::ANSWER_MAX);

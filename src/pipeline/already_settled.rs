@@ -1,5 +1,5 @@
-//! What an earlier run has settled beyond the settled prefix: the stream brings it again, and it is not
-//! delivered again.
+//! Idempotent restart: what an earlier run has settled beyond the settled prefix, which the stream brings
+//! again, is not delivered again.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use crate::flow::settlement::EndpointIndex;
 #[derive(Debug, Default)]
 pub(crate) struct AlreadySettled {
     /// Each endpoint has settled everything before this change.
-    fronts: HashMap<EndpointIndex, Position>,
+    endpoint_watermarks: HashMap<EndpointIndex, Position>,
     /// Single deliveries.
     beyond: HashSet<(EndpointIndex, EventId)>,
     /// Events that no endpoint took, and whose rows were told so.
@@ -22,10 +22,14 @@ pub(crate) struct AlreadySettled {
 
 impl AlreadySettled {
     pub(crate) fn new(
-        fronts: impl Iterator<Item = (EndpointIndex, Position)>,
+        endpoint_watermarks: impl Iterator<Item = (EndpointIndex, Position)>,
         beyond: impl Iterator<Item = (EndpointIndex, EventId)>,
     ) -> Self {
-        Self { fronts: fronts.collect(), beyond: beyond.collect(), untaken: HashSet::new() }
+        Self {
+            endpoint_watermarks: endpoint_watermarks.collect(),
+            beyond: beyond.collect(),
+            untaken: HashSet::new(),
+        }
     }
 
     /// With the events that no endpoint took.
@@ -44,14 +48,15 @@ impl AlreadySettled {
         takers: Arc<[EndpointIndex]>,
         id: EventId,
     ) -> Arc<[EndpointIndex]> {
-        if self.fronts.is_empty() && self.beyond.is_empty() {
+        if self.endpoint_watermarks.is_empty() && self.beyond.is_empty() {
             return takers;
         }
         // A row that a backfill reads again stands further back than it did: its place tells nothing.
         let is_read = id.position().is_none();
-        self.fronts.retain(|_, front| id.position().is_none_or(|position| position < *front));
+        self.endpoint_watermarks
+            .retain(|_, front| id.position().is_none_or(|position| position < *front));
         let is_settled = |taker: EndpointIndex, beyond: &mut HashSet<_>| {
-            !is_read && self.fronts.contains_key(&taker) || beyond.remove(&(taker, id))
+            !is_read && self.endpoint_watermarks.contains_key(&taker) || beyond.remove(&(taker, id))
         };
         let takers = takers.iter().copied();
         takers.filter(|&taker| !is_settled(taker, &mut self.beyond)).collect()
@@ -72,15 +77,16 @@ mod tests {
     fn what_was_settled_is_owed_no_more_and_what_was_not_is() {
         let [slow, quick] = [EndpointIndex(0), EndpointIndex(1)];
         let id = |commit| EventId::new(at(commit), IdOrigin::new(7, "task.done"));
-        let mut ahead = AlreadySettled::new(
+        let mut settled_ahead = AlreadySettled::new(
             [(quick, at(3))].into_iter(),
             [(quick, id(4)), (slow, id(2))].into_iter(),
         );
         let takers: Arc<[EndpointIndex]> = [slow, quick].into();
-        let owed: Vec<_> =
-            (1..=5).map(|commit| ahead.owed(Arc::clone(&takers), id(commit)).to_vec()).collect();
+        let owed: Vec<_> = (1..=5)
+            .map(|commit| settled_ahead.owed(Arc::clone(&takers), id(commit)).to_vec())
+            .collect();
         let both = vec![slow, quick];
         assert_eq!(owed, [vec![slow], vec![], both.clone(), vec![slow], both]);
-        assert!(ahead.fronts.is_empty() && ahead.beyond.is_empty());
+        assert!(settled_ahead.endpoint_watermarks.is_empty() && settled_ahead.beyond.is_empty());
     }
 }

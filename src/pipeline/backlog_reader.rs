@@ -1,4 +1,4 @@
-//! Reads the backlog for the lanes.
+//! Reads pages of the backlog for the lanes, within the memory budget.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,8 +58,8 @@ impl BacklogReader {
     }
 
     /// Keeps the lanes from reading until it is dropped: what they ask for has another name then.
-    pub(crate) async fn hold(&self) -> BacklogHold<'_> {
-        BacklogHold { _session: self.session.lock().await }
+    pub(crate) async fn pause_reading(&self) -> ReadingPaused<'_> {
+        ReadingPaused { _session: self.session.lock().await }
     }
 
     /// The next rows of an endpoint, as many as memory has room for. What it is called is looked up when
@@ -115,7 +115,7 @@ impl BacklogReader {
 }
 
 /// While it is there, no lane reads the backlog.
-pub(crate) struct BacklogHold<'r> {
+pub(crate) struct ReadingPaused<'r> {
     _session: MutexGuard<'r, Option<SqlSession>>,
 }
 

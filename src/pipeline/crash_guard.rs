@@ -1,4 +1,4 @@
-//! What the pump does about a change over which walhook has crashed; see `store::crash_records`.
+//! Guard against crash loops: sets the change aside over which walhook has crashed; see `store::crash_records`.
 //!
 //! A run that follows two crashes at the same place takes the next changes one by one, and marks each
 //! before it renders it and before it hands it over. It goes on when the change is settled, or was
@@ -29,8 +29,8 @@ const SLICE: u32 = 2000;
 
 /// So long a change is with the endpoints before the next one is taken, and so long that may take of a
 /// run in all.
-const PATIENCE: Duration = Duration::from_millis(25);
-const PATIENCE_TOTAL: Duration = Duration::from_secs(10);
+const FLUSH_WAIT: Duration = Duration::from_millis(25);
+const FLUSH_WAIT_TOTAL: Duration = Duration::from_secs(10);
 
 /// So long the suspect is in hand. What comes later is not laid to its charge.
 const SUSPECT_IN_HAND: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ pub(crate) struct OneByOne {
     /// The last change that was taken.
     last: Option<Position>,
     /// What is left of the time for waiting.
-    patience: Duration,
+    wait_left: Duration,
     status: StatusHandle,
 }
 
@@ -90,7 +90,7 @@ impl CrashGuard {
         settled: watch::Receiver<Option<Position>>,
         status: StatusHandle,
     ) -> Self {
-        let (slot, epoch) = (Arc::clone(writer.holding().slot()), writer.holding().epoch());
+        let (slot, epoch) = (Arc::clone(writer.ownership().slot()), writer.ownership().epoch());
         match (past, session) {
             (PastRuns::Convicted { mark, again }, _) => {
                 tracing::error!(
@@ -111,7 +111,7 @@ impl CrashGuard {
                     "walhook has crashed at the same place again and again: up to {SLICE} changes \
                      are taken one by one"
                 )));
-                let (last, patience) = (None, PATIENCE_TOTAL);
+                let (last, wait_left) = (None, FLUSH_WAIT_TOTAL);
                 let run = OneByOne {
                     session,
                     slot,
@@ -120,7 +120,7 @@ impl CrashGuard {
                     settled,
                     suspect,
                     last,
-                    patience,
+                    wait_left,
                     status,
                 };
                 Self::OneByOne(Box::new(run))
@@ -175,13 +175,13 @@ impl CrashGuard {
     pub(crate) async fn wait(&mut self, position: Position) {
         let Self::OneByOne(run) = self else { return };
         let is_suspect = run.suspect == Some(position);
-        let limit = if is_suspect { SUSPECT_IN_HAND } else { PATIENCE.min(run.patience) };
+        let limit = if is_suspect { SUSPECT_IN_HAND } else { FLUSH_WAIT.min(run.wait_left) };
         let begun = Instant::now();
         let settled = run.settled.wait_for(|settled| *settled >= Some(position));
         // Too late, or the ledger has ended: both end the wait.
         drop(tokio::time::timeout(limit, settled).await);
         if !is_suspect {
-            run.patience = run.patience.saturating_sub(begun.elapsed());
+            run.wait_left = run.wait_left.saturating_sub(begun.elapsed());
         }
         run.last = Some(position);
         run.left = run.left.saturating_sub(1);

@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::flow::change::CommittedChange;
+use crate::flow::pump_report::EndpointsVersion;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::watermark::EndpointsVersion;
 use crate::lane::sender::LaneSender;
 use crate::pipeline::endpoint_row_changes::ChangedRows;
 

@@ -1,4 +1,4 @@
-//! Keeps the right to send, and keeps requests back without it.
+//! Fencing: keeps the right to send while the slot is ours, and keeps requests back without it.
 //!
 //! Asks the server every so often whether our connection still holds the slot: see
 //! [`crate::replication::slot_ownership`]. The question has a session of its own, because the stream is not read
@@ -43,7 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Who asks, and about what.
 pub(crate) struct SendFence {
     settings: PostgresSettings,
-    hold: SlotOwnership,
+    slot_ownership: SlotOwnership,
     let_go: SlotRelease,
     shutdown: ShutdownStages,
     status: StatusHandle,
@@ -62,7 +62,7 @@ impl SendFence {
     ) -> Self {
         Self {
             settings: settings.postgres.clone(),
-            hold: handles.hold.clone(),
+            slot_ownership: handles.slot_ownership.clone(),
             let_go: handles.let_go.clone(),
             shutdown,
             status: handles.status.clone(),
@@ -77,11 +77,11 @@ impl SendFence {
     /// # Errors
     /// None: what becomes of a slot that is lost is the source's matter.
     pub(crate) async fn keep(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let every = (self.hold.lease() / 3).min(ASK_EVERY);
+        let every = (self.slot_ownership.lease() / 3).min(ASK_EVERY);
         let mut session = None;
         let mut away_since = None;
         loop {
-            if let Some(server_pid) = self.hold.server_pid() {
+            if let Some(server_pid) = self.slot_ownership.server_pid() {
                 away_since = None;
                 let shutdown = self.shutdown.clone();
                 tokio::select! {
@@ -111,18 +111,18 @@ impl SendFence {
         let opened = self.open(session).await;
         let asked = since_boot();
         let answer = match opened {
-            Ok(()) => tokio::time::timeout(self.hold.lease(), self.holder(session)).await,
+            Ok(()) => tokio::time::timeout(self.slot_ownership.lease(), self.holder(session)).await,
             Err(error) => Ok(Err(error)),
         };
         match answer {
-            Ok(Ok(Some(holder))) if self.hold.proven(holder, asked) => {
+            Ok(Ok(Some(holder))) if self.slot_ownership.proven(holder, asked) => {
                 if self.shown.replace(holder) != Some(holder) {
                     self.show(session.as_ref()).await;
                 }
             }
-            Ok(Ok(holder)) if self.hold.server_pid() == Some(server_pid) => {
+            Ok(Ok(holder)) if self.slot_ownership.server_pid() == Some(server_pid) => {
                 tracing::warn!(?holder, "our connection has lost the slot");
-                self.hold.lost();
+                self.slot_ownership.lost();
                 self.let_go.now();
             }
             Ok(Ok(_)) => {} // the stream has been made anew meanwhile
@@ -182,12 +182,12 @@ async fn ended(session: &mut Option<SqlSession>) {
 /// Moves a request on only while it may be made. A process that was frozen in the middle of one
 /// makes no further step of it when it wakes.
 pub(crate) async fn guarded<T>(
-    hold: &SlotOwnership,
+    slot_ownership: &SlotOwnership,
     mut request: Pin<&mut impl Future<Output = T>>,
 ) -> T {
     loop {
         let step = poll_fn(|context| {
-            if hold.is_open() {
+            if slot_ownership.is_open() {
                 request.as_mut().poll(context).map(Some)
             } else {
                 Poll::Ready(None)

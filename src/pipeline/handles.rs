@@ -1,4 +1,4 @@
-//! What stages tell, and what others read of it.
+//! Handles that stages share: status, metrics, the right to send, the state, sockets.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(crate) struct SharedHandles {
     /// To the source.
     pub(crate) let_go: SlotRelease,
     /// From the source and the fence to the lanes.
-    pub(crate) hold: SlotOwnership,
+    pub(crate) slot_ownership: SlotOwnership,
     /// Of all deliveries.
     pub(crate) sockets: Sockets,
     pub(crate) metrics: WalhookMetrics,
@@ -67,7 +67,7 @@ impl SharedHandles {
     /// The way out of all deliveries.
     pub(crate) fn network(&self) -> DeliveryNetwork {
         DeliveryNetwork::system()
-            .gated(self.hold.may_send())
+            .gated(self.slot_ownership.may_send())
             .within(self.sockets.clone())
             .counting(self.metrics.channel_errors())
     }
@@ -75,7 +75,7 @@ impl SharedHandles {
     /// Those of one partition's owner: with a right to send, and words about the state, of its own.
     pub(crate) fn of_partition(&self, settings: &Settings) -> Self {
         Self {
-            hold: SlotOwnership::new(settings.postgres.wal_sender_timeout),
+            slot_ownership: SlotOwnership::new(settings.postgres.wal_sender_timeout),
             status: StatusHandle::default(),
             state: StateStatus::default(),
             replayed: ReplayProgress::default(),
@@ -96,7 +96,7 @@ impl SharedHandles {
             refused: RequestRefused::default(),
             missing: RequestRefused::default(),
             obstacles: NamedObstacles::default(),
-            hold: SlotOwnership::new(settings.postgres.wal_sender_timeout),
+            slot_ownership: SlotOwnership::new(settings.postgres.wal_sender_timeout),
             sockets: Sockets::of_this_process(),
             replayed: ReplayProgress::default(),
             backfills: BackfillProgress::default(),

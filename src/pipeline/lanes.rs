@@ -172,7 +172,12 @@ impl LaneServices for ServedLane<'_> {
     type BacklogError = StateError;
 
     fn attempt(&self, lease: Lease) -> impl Future<Output = (Lease, HttpExchange)> + Send {
-        attempt_with(self.used.client(), lease, &self.common.handles.hold, self.common.bodies)
+        attempt_with(
+            self.used.client(),
+            lease,
+            &self.common.handles.slot_ownership,
+            self.common.bodies,
+        )
     }
 
     fn database_now(&self) -> Timestamp {
@@ -180,7 +185,7 @@ impl LaneServices for ServedLane<'_> {
     }
 
     fn may_send(&self) -> bool {
-        self.common.handles.hold.is_open()
+        self.common.handles.slot_ownership.is_open()
     }
 
     async fn read_backlog(
@@ -332,7 +337,7 @@ impl LaneOpener for LaneRunner {
 async fn attempt_with(
     client: Arc<EndpointClient>,
     lease: Lease,
-    hold: &SlotOwnership,
+    slot_ownership: &SlotOwnership,
     bodies: LoggedBodies,
 ) -> (Lease, HttpExchange) {
     failpoint::reached_over("before_post", || about(&lease));
@@ -342,7 +347,7 @@ async fn attempt_with(
     let mut exchange = {
         // The receiver compares the time with its own clock, not with the database's.
         let attempt = pin!(client.attempt(&lease, host_now()));
-        let attempt = fence::guarded(hold, attempt);
+        let attempt = fence::guarded(slot_ownership, attempt);
         failpoint::during("post_sent", attempt).await
     };
     if !bodies.are_kept_of(&exchange.verdict) {

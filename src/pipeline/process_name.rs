@@ -1,4 +1,4 @@
-//! What this process calls itself.
+//! The name of this process, as the holder of the slot and in leases.
 
 /// What this process calls itself as the holder of the slot.
 pub(crate) fn own_name() -> String {

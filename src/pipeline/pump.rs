@@ -38,11 +38,11 @@ use crate::flow::change::CommittedChange;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::pump_report::EndpointsVersion;
+use crate::flow::pump_report::FilteredNote;
+use crate::flow::pump_report::OpenedAs;
+use crate::flow::pump_report::PumpReport;
 use crate::flow::relation::TableName;
-use crate::flow::watermark::EndpointsVersion;
-use crate::flow::watermark::FilteredNote;
-use crate::flow::watermark::OpenFate;
-use crate::flow::watermark::PumpReport;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::captured_stream::CapturedStream;
 use crate::pipeline::crash_guard::CrashGuard;
@@ -68,7 +68,7 @@ pub(crate) struct EventPump {
     /// connection is made anew, and a crash of the server may move the slot back.
     seen: Option<Position>,
     /// Deliveries that an earlier run has settled and will see again.
-    ahead: AlreadySettled,
+    already_settled: AlreadySettled,
     /// The lanes are told when the stream has passed this: what is older than their backlogs, and
     /// has to go first, has come then.
     parked: Option<Position>,
@@ -77,7 +77,7 @@ pub(crate) struct EventPump {
     /// Whether a transaction was begun and its commit has not come yet.
     in_transaction: bool,
     routed: Vec<(RuleIndex, RoutedEvent)>,
-    caution: CrashGuard,
+    crash_guard: CrashGuard,
     /// Not while nothing is pushed at all: then nobody taking an event says nothing.
     tells_untaken: bool,
     updates: mpsc::Receiver<EndpointUpdate>,
@@ -107,12 +107,12 @@ impl EventPump {
             budget,
             outbox,
             seen: None,
-            ahead: AlreadySettled::default(),
+            already_settled: AlreadySettled::default(),
             parked: None,
             passed: Lsn::ZERO,
             in_transaction: false,
             routed: Vec::new(),
-            caution: CrashGuard::None,
+            crash_guard: CrashGuard::None,
             tells_untaken: false,
             updates,
             endpoints_version: EndpointsVersion::default(),
@@ -160,27 +160,27 @@ impl EventPump {
     }
 
     /// As the crashes before this run ask for.
-    pub(crate) fn cautious(mut self, caution: CrashGuard) -> Self {
-        self.caution = caution;
+    pub(crate) fn cautious(mut self, crash_guard: CrashGuard) -> Self {
+        self.crash_guard = crash_guard;
         self
     }
 
     /// Where an earlier run had come: changes up to `seen` are settled, and so are the deliveries
-    /// of `ahead` beyond it. Nothing newer than `parked` is in the backlog.
+    /// of `already_settled` beyond it. Nothing newer than `parked` is in the backlog.
     pub(crate) fn resumed(
         mut self,
         seen: Option<Position>,
-        ahead: AlreadySettled,
+        already_settled: AlreadySettled,
         parked: Option<Position>,
     ) -> Self {
         self.seen = seen;
-        self.ahead = ahead;
+        self.already_settled = already_settled;
         self.parked = parked;
         self
     }
 
     /// Pumps until `stop` is cancelled; then on to the end of the transaction that is under way,
-    /// so that nothing of it has to be sent again, but for no longer than `patience`. Drops the
+    /// so that nothing of it has to be sent again, but for no longer than `limit`. Drops the
     /// lanes' senders when it ends: that is what tells the lanes to drain.
     ///
     /// # Errors
@@ -189,7 +189,7 @@ impl EventPump {
         mut self,
         source: &mut impl CapturedStream,
         stop: CancellationToken,
-        patience: Duration,
+        limit: Duration,
     ) -> anyhow::Result<()> {
         let mut captured = Vec::new();
         let mut deadline = None;
@@ -197,7 +197,7 @@ impl EventPump {
         loop {
             let slice = self.next_slice();
             if stop.is_cancelled() {
-                let until = *deadline.get_or_insert_with(|| Instant::now() + patience);
+                let until = *deadline.get_or_insert_with(|| Instant::now() + limit);
                 if !self.in_transaction || Instant::now() >= until {
                     return Ok(());
                 }
@@ -255,12 +255,12 @@ impl EventPump {
             self.outbox.lanes.remove(&index);
         }
         self.endpoints_version = update.endpoints_version;
-        self.outbox.opened.push(PumpReport::Note(self.note(RuleIndex(0), OpenFate::Begun)));
+        self.outbox.opened.push(PumpReport::Note(self.note(RuleIndex(0), OpenedAs::Begun)));
         update.taken.send(()).ok(); // whoever changed the endpoints may have ended
     }
 
-    fn note(&self, rule: RuleIndex, fate: OpenFate) -> FilteredNote {
-        FilteredNote { endpoints_version: self.endpoints_version, rule, fate }
+    fn note(&self, rule: RuleIndex, opened_as: OpenedAs) -> FilteredNote {
+        FilteredNote { endpoints_version: self.endpoints_version, rule, opened_as }
     }
 
     /// `expects_more`: the source knows of more than this.
@@ -301,7 +301,7 @@ impl EventPump {
                         watched.note(&change);
                     }
                     self.backfills.observe(&change);
-                    if self.caution.is_one_by_one() {
+                    if self.crash_guard.is_one_by_one() {
                         self.change_alone(change).await?;
                     } else {
                         self.change(change).await?;
@@ -356,13 +356,13 @@ impl EventPump {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => anyhow::bail!("it is not taken any more"),
-            () = self.caution.approach(position) => {}
+            () = self.crash_guard.approach(position) => {}
         }
-        self.caution.mark(position, WorkStage::Rendering).await;
+        self.crash_guard.mark(position, WorkStage::Rendering).await;
         self.change(change).await?;
-        self.caution.mark(position, WorkStage::Sending).await;
+        self.crash_guard.mark(position, WorkStage::Sending).await;
         self.outbox.hand_over().await?;
-        self.caution.wait(position).await;
+        self.crash_guard.wait(position).await;
         Ok(())
     }
 }

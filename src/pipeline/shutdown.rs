@@ -1,4 +1,4 @@
-//! How a shutdown divides its grace period (`grace`): the stages, one after the other.
+//! Graceful shutdown: how the grace period (`grace`) is divided, stage by stage.
 //!
 //! ```text
 //! asked to stop                                                                     the grace is over
@@ -68,7 +68,7 @@ impl ShutdownStages {
 
     /// Ends when it makes no sense any more to wait for the ledger's last flush: at the very end,
     /// or soon when the database is away. What is not committed comes again.
-    pub(crate) async fn patience(
+    pub(crate) async fn last_flush_deadline(
         self,
         stop: CancellationToken,
         mut writable: watch::Receiver<bool>,

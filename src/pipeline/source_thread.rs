@@ -15,8 +15,8 @@ use crate::flow::budget::MemoryBudget;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::pump_report::PumpReport;
 use crate::flow::relation::TableName;
-use crate::flow::watermark::PumpReport;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::endpoint_update::EndpointUpdate;
@@ -60,13 +60,13 @@ pub(crate) struct PumpParts {
     pub(crate) ledger_ended: oneshot::Receiver<()>,
     pub(crate) epoch: i64,
     pub(crate) seen: Option<Position>,
-    pub(crate) ahead: AlreadySettled,
+    pub(crate) already_settled: AlreadySettled,
     /// The newest change of which something is parked.
     pub(crate) parked: Option<Position>,
     /// Values that events were raised with, by rule, the oldest first.
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
     pub(crate) watched: Option<WatchedTables>,
-    pub(crate) caution: CrashGuard,
+    pub(crate) crash_guard: CrashGuard,
     pub(crate) backfills: mpsc::Receiver<BackfillOrder>,
     /// Backfills by key that are not over.
     pub(crate) moving: Vec<(BackfillId, TableName)>,
@@ -147,7 +147,7 @@ impl SourceThread {
             confirmed,
             writable,
             let_go: handles.let_go.clone(),
-            hold: handles.hold.clone(),
+            slot_ownership: handles.slot_ownership.clone(),
             feedback_on: main,
         };
         let mut source = tokio::select! {
@@ -168,11 +168,11 @@ impl SourceThread {
             ledger_ended,
             epoch,
             seen,
-            ahead,
+            already_settled,
             parked,
             remembered,
             watched,
-            caution,
+            crash_guard,
             backfills,
             moving,
             relay,
@@ -185,7 +185,8 @@ impl SourceThread {
         let Some(first) = updates.recv().await else { return Ok(()) };
         let outbox = PumpOutbox::new(opened, handles.wal_hold.clone()).relaying(relay);
         let pump = EventPump::new(router, books, handles.clock.clone(), budget, updates, outbox);
-        let pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
+        let pump =
+            pump.resumed(seen, already_settled, parked).watching(watched).cautious(crash_guard);
         let spans = handles.tracer.clone();
         let spans = spans.map(|tracer| ChangeSpans::new(tracer, handles.clock.clone()));
         let mut pump = pump

@@ -10,13 +10,13 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use crate::config::configuration::Settings;
-use crate::config::expression::Expression;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
 use crate::event::datum;
 use crate::event::type_check;
+use crate::expression::Expression;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::RowTuple;
 use crate::flow::relation::Relation;

@@ -9,6 +9,7 @@
 use tokio_postgres::Client;
 
 use crate::config::configuration::Settings;
+use crate::flow::quote;
 use crate::replication::catalog::CheckFinding;
 use crate::store;
 use crate::store::error::StoreError;
@@ -273,8 +274,9 @@ fn judge_copy(copy: Option<&SlotSide>, slot: &str) -> Option<(String, String)> {
         Some(own) if !own.synced => Some((
             format!("it has a slot {slot} of its own"),
             format!(
-                "run `SELECT pg_drop_replication_slot('{slot}');` on it: a slot of its own keeps the \
-                 primary's from being copied"
+                "run `SELECT pg_drop_replication_slot({});` on it: a slot of its own keeps the \
+                 primary's from being copied",
+                quote::literal(slot)
             ),
         )),
         Some(SlotSide { invalidated: Some(reason), .. }) => said(

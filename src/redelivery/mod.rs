@@ -67,12 +67,12 @@ const PURGE_ROWS: u64 = 1000;
 pub(crate) fn start(
     settings: &Settings,
     handles: &SharedHandles,
-    holding: StateOwnership,
+    ownership: StateOwnership,
     registry: Arc<OnceLock<RegistryHandle>>,
     budget: MemoryBudget,
     tasks: &mut TaskOwner,
 ) {
-    let resender = RedeliveryService::new(settings, handles, holding, registry, budget);
+    let resender = RedeliveryService::new(settings, handles, ownership, registry, budget);
     tasks.spawn("the sending of dead letters", resender.run(tasks.stop_token()));
 }
 
@@ -80,7 +80,7 @@ impl RedeliveryService {
     fn new(
         settings: &Settings,
         handles: &SharedHandles,
-        holding: StateOwnership,
+        ownership: StateOwnership,
         registry: Arc<OnceLock<RegistryHandle>>,
         budget: MemoryBudget,
     ) -> Self {
@@ -97,9 +97,9 @@ impl RedeliveryService {
             partitions: settings
                 .relay
                 .as_ref()
-                .filter(|_| holding.partition() != PartitionNumber::SOURCE)
+                .filter(|_| ownership.partition() != PartitionNumber::SOURCE)
                 .map(|relay| relay.partitions),
-            holding,
+            ownership,
             registry,
         }
     }
@@ -152,7 +152,7 @@ impl RedeliveryService {
                         }
                     }
                 }
-                _ = housekeeping.tick(), if chores.is_empty() => chores.push(self.keep_house()),
+                _ = housekeeping.tick(), if chores.is_empty() => chores.push(self.do_housekeeping()),
                 Some(()) = chores.next() => {}
                 _ = recounts.tick(), if counts.is_empty() => counts.push(self.count_letters()),
                 Some(()) = counts.next() => {}
@@ -179,14 +179,14 @@ impl RedeliveryService {
     }
 
     async fn take_back(&self, endpoint: Arc<str>) {
-        orphans::take_back(&self.pool, &self.holding, &endpoint).await;
+        orphans::take_back(&self.pool, &self.ownership, &endpoint).await;
     }
 
     /// Endpoints with something to send; none while the state cannot be read.
     async fn waiting(&self) -> Vec<Arc<str>> {
         let asked = async {
             let mut session = self.pool.session().await?;
-            let slot = self.holding.slot();
+            let slot = self.ownership.slot();
             let mut endpoints = resend::waiting(session.client(), slot).await?;
             endpoints.extend(replay_orders::waiting(session.client(), slot).await?);
             endpoints.retain(|endpoint| self.is_ours(endpoint));
@@ -206,26 +206,26 @@ impl RedeliveryService {
     async fn count_letters(&self) {
         let Some(registry) = self.registry.get() else { return };
         let Ok(mut session) = self.pool.session().await else { return };
-        if let Ok(sizes) = dead_letters::sizes(session.client(), self.holding.slot()).await {
+        if let Ok(sizes) = dead_letters::sizes(session.client(), self.ownership.slot()).await {
             self.recount.compare(&registry.snapshot(), &sizes);
         }
         backlog_ages::look(
             &registry.snapshot(),
             session.client(),
-            self.holding.slot(),
+            self.ownership.slot(),
             self.clock.now(),
         )
         .await;
     }
 
     /// Purges letters that were closed long ago.
-    async fn keep_house(&self) {
+    async fn do_housekeeping(&self) {
         let age = Duration::from_secs(u64::from(self.settings.retention_days) * 86_400);
         let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let before = self.clock.now().shifted(-micros);
         let purged = async {
             let mut session = self.pool.session().await?;
-            let slot = self.holding.slot();
+            let slot = self.ownership.slot();
             while dead_letters::purge(session.client(), slot, before, PURGE_ROWS).await?
                 == PURGE_ROWS
             {}

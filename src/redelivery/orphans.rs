@@ -12,10 +12,10 @@ use crate::store::state_error::StateError;
 const WHY: &str = "asked for again, but the endpoint was removed before it was sent; before that: ";
 
 /// Makes the letters that wait for this endpoint dead again.
-pub(crate) async fn take_back(pool: &SessionPool, holding: &StateOwnership, endpoint: &str) {
+pub(crate) async fn take_back(pool: &SessionPool, ownership: &StateOwnership, endpoint: &str) {
     let taken = async {
         let mut session = pool.session().await?;
-        resend::take_back(session.client(), holding, endpoint, WHY).await
+        resend::take_back(session.client(), ownership, endpoint, WHY).await
     };
     let taken: Result<u64, StateError> = taken.await;
     match taken {

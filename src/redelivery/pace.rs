@@ -1,4 +1,4 @@
-//! Turns at a steady rate.
+//! Paces redelivery: so many deliveries a second, without catching up.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ impl ResendPace {
         self.every = Duration::from_secs(1) / per_second.max(1);
     }
 
-    /// Waits for the next turn. Turns that nobody took do not add up.
-    pub(crate) async fn turn(&mut self) {
+    /// Waits until the next delivery may go. Those that nobody made in time do not add up.
+    pub(crate) async fn wait(&mut self) {
         tokio::time::sleep_until(self.next).await;
         self.next = (self.next + self.every).max(Instant::now());
     }
@@ -36,13 +36,13 @@ mod tests {
         let begun = Instant::now();
         let mut pace = ResendPace::new(10);
         for _ in 0..11 {
-            pace.turn().await;
+            pace.wait().await;
         }
         assert_eq!(begun.elapsed().as_millis(), 1000);
         tokio::time::sleep(Duration::from_secs(5)).await;
         let before = Instant::now();
         for _ in 0..3 {
-            pace.turn().await;
+            pace.wait().await;
         }
         let took = before.elapsed().as_millis();
         assert!((100..=200).contains(&took), "{took}");

@@ -44,7 +44,7 @@ impl ResendWorker<'_> {
         &self,
     ) -> Result<Option<(ReplayOrder, Vec<replay_orders::LoggedDelivery>)>, StateError> {
         let (rows, bytes) = (PORTION_ROWS, PORTION_BYTES);
-        let slot = self.shared.holding.slot();
+        let slot = self.shared.ownership.slot();
         let mut session = self.shared.pool.session().await?;
         let order = replay_orders::next(session.client(), slot, &self.endpoint).await?;
         let Some(order) = order else { return Ok(None) };
@@ -62,8 +62,8 @@ impl ResendWorker<'_> {
         loop {
             let noted = async {
                 let mut session = self.shared.pool.session().await?;
-                let (holding, now) = (&self.shared.holding, self.shared.clock.now());
-                replay_orders::advance(session.client(), holding, order.id, last, self.tally, now)
+                let (ownership, now) = (&self.shared.ownership, self.shared.clock.now());
+                replay_orders::advance(session.client(), ownership, order.id, last, self.tally, now)
                     .await
             };
             match noted.await {

@@ -39,7 +39,7 @@ pub(super) const AWAY_CAP: Duration = Duration::from_secs(5);
 /// What sending again needs.
 pub(crate) struct RedeliveryService {
     pub(super) pool: SessionPool,
-    pub(super) holding: StateOwnership,
+    pub(super) ownership: StateOwnership,
     pub(super) settings: DeadLetterSettings,
     pub(super) clock: DatabaseClock,
     /// Shared with the source and the lanes.
@@ -59,7 +59,7 @@ impl RedeliveryService {
     /// Whether an endpoint of this name is ours to send to, whether there is one or not.
     pub(super) fn is_ours(&self, endpoint: &str) -> bool {
         self.partitions.is_none_or(|count| {
-            PartitionNumber::of_endpoint(endpoint, count) == self.holding.partition()
+            PartitionNumber::of_endpoint(endpoint, count) == self.ownership.partition()
         })
     }
 }

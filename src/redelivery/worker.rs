@@ -113,7 +113,7 @@ impl ResendWorker<'_> {
             let endpoint = Some(&*self.endpoint);
             let bytes = PORTION_BYTES;
             let portion = ClaimPortion { endpoint, in_memory: &in_memory, rows, bytes };
-            resend::claim(session.client(), &self.shared.holding, portion).await?
+            resend::claim(session.client(), &self.shared.ownership, portion).await?
         };
         let letters = claimed.len();
         // All at once, as the state has them, whatever becomes of the lane meanwhile.
@@ -126,7 +126,7 @@ impl ResendWorker<'_> {
             self.portion_rows = (rate as usize).clamp(1, PORTION_ROWS);
             let mut letter = claimed.letter;
             let id = ReplayId::Letter(letter.id.0);
-            self.pace.turn().await;
+            self.pace.wait().await;
             let stored = if letter.is_large() { letter.body_bytes } else { 0 };
             let stored = usize::try_from(stored).unwrap_or(usize::MAX);
             let room = self.room(stored.max(letter.event.body.held_bytes())).await;
@@ -156,7 +156,7 @@ impl ResendWorker<'_> {
 
     /// Gives one event to the lane, when it is its turn and there is room for it in memory.
     pub(crate) async fn hand_over(&mut self, id: ReplayId, event: Event) -> Result<(), QueueError> {
-        self.pace.turn().await;
+        self.pace.wait().await;
         let room = self.room(event.body.held_bytes()).await;
         self.send(id, event, room).await
     }

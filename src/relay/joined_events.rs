@@ -1,4 +1,4 @@
-//! Events that go out as one message.
+//! Joins small events of a partition into one message of the broker.
 
 use crate::relay::error::RelayInterruption;
 use crate::relay::message;

@@ -24,7 +24,7 @@ use crate::relay::broker::BrokerConnection;
 use crate::relay::error::RelayError;
 
 /// A cluster that has just started has no leader for its streams for so long.
-const LEADER_PATIENCE: Duration = Duration::from_secs(30);
+const LEADER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Between two looks whether it has one.
 const LEADER_LOOK: Duration = Duration::from_millis(250);
@@ -93,7 +93,7 @@ impl StreamName {
         broker: &BrokerConnection,
         settings: &RelaySettings,
     ) -> Result<(), RelayError> {
-        let deadline = Instant::now() + LEADER_PATIENCE;
+        let deadline = Instant::now() + LEADER_WAIT_MAX;
         loop {
             let error = match self.try_ensure(broker, settings).await {
                 Ok(()) => return Ok(()),

@@ -76,7 +76,7 @@ pub(crate) struct SourceTerms {
     /// Ends the connection; a new one is made as after any other loss.
     pub let_go: SlotRelease,
     /// Told whether the slot is ours.
-    pub hold: SlotOwnership,
+    pub slot_ownership: SlotOwnership,
     /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
     /// row may take longer than the server waits for a sign of life.
     pub feedback_on: Handle,
@@ -113,8 +113,8 @@ pub(super) struct ChangeStream {
 
 impl ChangeStream {
     /// Says that the slot is ours by this connection.
-    pub(super) fn grant(&self, hold: &SlotOwnership) {
-        hold.granted(self.server_pid, self.asked);
+    pub(super) fn grant(&self, slot_ownership: &SlotOwnership) {
+        slot_ownership.granted(self.server_pid, self.asked);
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_postgres::SimpleQueryRow;
 use crate::flow::change::ColumnField;
 use crate::flow::change::RowTuple;
 use crate::flow::quote::identifier;
+use crate::flow::quote::literal;
 use crate::flow::relation::Column;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
@@ -138,7 +139,6 @@ fn pinned() -> String {
 
 /// Over the simple protocol, values come as their types' output functions write them.
 fn select(relation: &Relation, source: SampleSource<'_>) -> String {
-    let literal = |text: &str| format!("'{}'", text.replace('\'', "''").replace('\0', ""));
     let table = relation.table.quoted();
     let from = match source {
         SampleSource::First(rows) => format!("SELECT * FROM {table} LIMIT {rows}"),

@@ -70,8 +70,8 @@ impl SlotOwnership {
 
     /// [`Self::is_open`] as a function.
     pub(crate) fn may_send(&self) -> Arc<dyn Fn() -> bool + Send + Sync> {
-        let hold = self.clone();
-        Arc::new(move || hold.is_open())
+        let slot_ownership = self.clone();
+        Arc::new(move || slot_ownership.is_open())
     }
 
     /// The server's process for our stream; `None` while there is none.
@@ -125,20 +125,26 @@ mod tests {
 
     #[test]
     fn it_is_open_only_for_the_lease_after_an_answer_about_this_stream() {
-        let hold = SlotOwnership::new(Duration::from_secs(6));
+        let slot_ownership = SlotOwnership::new(Duration::from_secs(6));
         let now = since_boot();
         let ago = |seconds| now.saturating_sub(Duration::from_secs(seconds));
-        assert!(!hold.is_open(), "no stream yet");
-        assert!(!hold.proven(7, now) && !hold.is_open(), "somebody else's");
-        hold.granted(7, ago(1));
-        assert!(hold.is_open());
-        hold.granted(8, ago(4));
-        assert!(!hold.is_open(), "asked longer ago than the lease");
-        assert!(!hold.proven(7, now) && !hold.is_open(), "the stream before");
-        assert!(hold.proven(8, now) && hold.is_open());
-        assert!(hold.proven(8, ago(5)) && hold.is_open(), "a late answer shortens nothing");
-        hold.lost();
-        assert!(!hold.is_open());
-        assert!(!hold.proven(8, now) && !hold.is_open(), "an answer that the loss overtook");
+        assert!(!slot_ownership.is_open(), "no stream yet");
+        assert!(!slot_ownership.proven(7, now) && !slot_ownership.is_open(), "somebody else's");
+        slot_ownership.granted(7, ago(1));
+        assert!(slot_ownership.is_open());
+        slot_ownership.granted(8, ago(4));
+        assert!(!slot_ownership.is_open(), "asked longer ago than the lease");
+        assert!(!slot_ownership.proven(7, now) && !slot_ownership.is_open(), "the stream before");
+        assert!(slot_ownership.proven(8, now) && slot_ownership.is_open());
+        assert!(
+            slot_ownership.proven(8, ago(5)) && slot_ownership.is_open(),
+            "a late answer shortens nothing"
+        );
+        slot_ownership.lost();
+        assert!(!slot_ownership.is_open());
+        assert!(
+            !slot_ownership.proven(8, now) && !slot_ownership.is_open(),
+            "an answer that the loss overtook"
+        );
     }
 }

@@ -73,7 +73,7 @@ impl ReplicationSource {
     /// know. Only for what the process before it may hold there is a wait of 3 s.
     pub(crate) async fn open(terms: SourceTerms) -> Result<Self, SourceError> {
         let (stream, identity) = connect_when_free(&terms).await?;
-        stream.grant(&terms.hold);
+        stream.grant(&terms.slot_ownership);
         Ok(Self {
             terms,
             identity,
@@ -117,7 +117,7 @@ impl ReplicationSource {
                 Ok(()) => return Ok(()),
                 Err(error) => self.with_transaction(error),
             };
-            self.terms.hold.lost();
+            self.terms.slot_ownership.lost();
             self.stream = None;
             self.catalog.close();
             let error = match self.skip(error, captured).await {
@@ -146,7 +146,7 @@ impl ReplicationSource {
             none => {
                 let stream =
                     reconnect(&mut self.terms, &self.identity, self.claim.as_ref()).await?;
-                stream.grant(&self.terms.hold);
+                stream.grant(&self.terms.slot_ownership);
                 tracing::info!(slot = self.terms.settings.slot, "replication resumed");
                 none.insert(stream)
             }

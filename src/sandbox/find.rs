@@ -1,4 +1,4 @@
-//! Finds a PostgreSQL to run, or fetches one.
+//! Finds PostgreSQL's programs for the sandbox: installed, named by `WALHOOK_PG_BIN`, or fetched.
 //!
 //! The order, first that works: the directory of `WALHOOK_PG_BIN` (and then no other), what is
 //! installed (the highest version), what an earlier run fetched, what can be fetched now.

@@ -1,4 +1,4 @@
-//! Ports for servers of the sandbox.
+//! Free TCP ports on loopback for servers of the sandbox.
 
 use std::io;
 use std::net::Ipv4Addr;

@@ -93,12 +93,12 @@ fn in_ascii(key: &[String]) -> String {
 /// Notes those of backfills that are not over.
 pub(crate) async fn add(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     rows: &[MovedRow],
 ) -> Result<(), StateError> {
     for chunk in chunks(rows, |row| row.key.iter().chain(&row.old_key).map(String::len).sum()) {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.backfill.0));
         params.column(Type::PG_LSN_ARRAY, chunk.iter().map(|row| row.position.commit));
         params.column(Type::INT8_ARRAY, chunk.iter().map(|row| i64::from(row.position.ordinal)));

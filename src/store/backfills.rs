@@ -128,17 +128,17 @@ const COLUMNS: &str = "id, table_schema, table_name, filter, endpoints, event_ty
 /// [`StateError::Fenced`], or that a statement failed.
 pub(crate) async fn begin_slot(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     (lineage, confirmed): (&ServerLineage, Option<Lsn>),
     wishes: &[BackfillWish],
     now: Timestamp,
 ) -> Result<Vec<StoredBackfill>, StateError> {
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
-    forget(&tx, holding, lineage, confirmed).await?;
+    guard(&tx, ownership).await?;
+    forget(&tx, ownership, lineage, confirmed).await?;
     let mut ordered = Vec::new();
     for wish in wishes {
-        ordered.push(order(&tx, &holding.slot, wish, now).await?);
+        ordered.push(order(&tx, &ownership.slot, wish, now).await?);
     }
     tx.commit().await?;
     Ok(ordered)
@@ -238,16 +238,16 @@ pub(crate) async fn switch(
 /// [`StateError::Fenced`], or that a statement failed.
 pub(crate) async fn begin_try(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     id: BackfillId,
     now: Timestamp,
 ) -> Result<u32, StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::INT8, id.0);
     params.put(Type::TIMESTAMPTZ, now);
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
+    guard(&tx, ownership).await?;
     let row = tx
         .query_typed_opt(
             "UPDATE walhook.backfills
@@ -285,12 +285,12 @@ pub(crate) async fn explain(
 /// deliveries is not needed any more.
 pub(crate) async fn step(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     steps: &[BackfillStep],
 ) -> Result<(), StateError> {
     for step in steps {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.put(Type::INT8, step.id.0);
         params.put(Type::TEXT, step.cursor.as_ref());
         params.put(Type::INT8, bigint(step.read));
@@ -305,7 +305,7 @@ pub(crate) async fn step(
         backfill_moves::passed(tx, step).await?;
         let prefix = ReadId::prefix(step.id);
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         // In the order of bytes, a tilde comes after all digits.
         params.put(Type::TEXT, format!("{prefix}~"));
         params.put(Type::TEXT, prefix);

@@ -101,12 +101,12 @@ impl CommonChange {
 
 pub(crate) async fn change_common(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     change: &CommonChange,
 ) -> Result<(), StateError> {
     for chunk in chunks(&change.left, |_| 0) {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|name| &**name));
         tx.execute_typed(
             "DELETE FROM walhook.counted WHERE slot = $1 AND endpoint = ANY ($2::text[])",
@@ -116,7 +116,7 @@ pub(crate) async fn change_common(
     }
     for chunk in chunks(&change.joined, |_| 0) {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|name| &**name));
         tx.execute_typed(
             "INSERT INTO walhook.counted (slot, endpoint)
@@ -129,7 +129,7 @@ pub(crate) async fn change_common(
     for chunk in chunks(&change.counts, |_| 0) {
         let counts = || chunk.iter().map(|(_, count)| count);
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(table, _)| table.schema.as_str()));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(table, _)| table.name.as_str()));
         params.column(Type::INT8_ARRAY, counts().map(|count| count.captured));
@@ -174,13 +174,13 @@ pub(crate) async fn load_common(client: &Client, slot: &str) -> Result<CommonCou
 
 pub(crate) async fn add(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     entries: &[BookEntry],
 ) -> Result<(), StateError> {
     for chunk in chunks(entries, |_| 0) {
         let counts = || chunk.iter().map(|entry| entry.count);
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|entry| &*entry.endpoint));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|entry| entry.table.schema.as_str()));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|entry| entry.table.name.as_str()));

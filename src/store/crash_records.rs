@@ -134,20 +134,20 @@ impl RunRecord {
 /// [`StateError::Fenced`], or that a statement failed.
 pub(crate) async fn started(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     settled: Option<Position>,
 ) -> Result<PastRuns, StateError> {
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
+    guard(&tx, ownership).await?;
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT4, ownership.partition.raw());
     let query = "SELECT * FROM walhook.runs WHERE slot = $1 AND partition = $2";
     let before = tx.query_typed_opt(query, &params.list()).await?;
     let before = before.as_ref().map(read_run).transpose()?.unwrap_or_default();
     let run = before.next(settled);
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::INT8, i64::try_from(run.crashes).unwrap_or(i64::MAX));
     params.put(Type::PG_LSN, run.settled.map(|at| at.commit));
     params.put(Type::INT8, run.settled.map(|at| i64::from(at.ordinal)));
@@ -157,7 +157,7 @@ pub(crate) async fn started(
         params.put(Type::TEXT, mark.map(|mark| mark.stage.as_str()));
     }
     params.put(Type::INT8, i64::try_from(run.charges).unwrap_or(i64::MAX));
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::INT4, ownership.partition.raw());
     tx.execute_typed(
         "INSERT INTO walhook.runs AS r (slot, running, crashes, settled_lsn, settled_ordinal,
                 suspect_lsn, suspect_ordinal, suspect_stage,
@@ -178,11 +178,11 @@ pub(crate) async fn started(
 ///
 /// # Errors
 /// That the statement failed: the next start takes this run for one that crashed.
-pub(crate) async fn stopped(client: &Client, holding: &StateOwnership) -> Result<(), StateError> {
+pub(crate) async fn stopped(client: &Client, ownership: &StateOwnership) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT8, holding.epoch);
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT8, ownership.epoch);
+    params.put(Type::INT4, ownership.partition.raw());
     let update = "UPDATE walhook.runs SET running = false, marked_lsn = NULL, suspect_lsn = NULL
                    WHERE slot = $1 AND partition = $3 AND EXISTS (SELECT FROM walhook.progress
                          WHERE slot = $1 AND partition = $3 AND epoch = $2)";

@@ -23,19 +23,19 @@ pub(crate) type NamesByRow = BTreeMap<Arc<str>, Arc<str>>;
 /// [`StateError::Fenced`], or that a statement failed.
 pub(crate) async fn load(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     source: Option<&str>,
 ) -> Result<NamesByRow, StateError> {
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
+    guard(&tx, ownership).await?;
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::TEXT, source);
     let forget = "DELETE FROM walhook.endpoint_rows
                    WHERE slot = $1 AND source IS DISTINCT FROM $2";
     tx.execute_typed(forget, &params.list()).await?;
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     let query = "SELECT row_id, endpoint FROM walhook.endpoint_rows WHERE slot = $1";
     let rows = tx.query_typed(query, &params.list()).await?;
     let known = rows.iter().map(|row| {
@@ -53,24 +53,24 @@ pub(crate) async fn load(
 /// As [`load`].
 pub(crate) async fn save(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     source: &str,
     names: &NamesByRow,
     gone: &[Arc<str>],
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
+    guard(&tx, ownership).await?;
     let ids = || names.keys().map(|id| &**id);
     let endpoints = || names.values().map(|name| &**name);
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.column(Type::TEXT_ARRAY, ids().chain(gone.iter().map(|id| &**id)));
     params.column(Type::TEXT_ARRAY, endpoints());
     let forget = "DELETE FROM walhook.endpoint_rows
                    WHERE slot = $1 AND (row_id = ANY ($2) OR endpoint = ANY ($3))";
     tx.execute_typed(forget, &params.list()).await?;
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::TEXT, source);
     params.column(Type::TEXT_ARRAY, ids());
     params.column(Type::TEXT_ARRAY, endpoints());

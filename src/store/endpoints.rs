@@ -1,4 +1,4 @@
-//! Endpoints that were made at run time.
+//! Endpoints that were made at run time, in `walhook.endpoints`.
 //!
 //! Few rows, seldom changed. Each change is one statement that also checks that the slot is still
 //! ours: a walhook that was replaced meanwhile changes nothing.

@@ -1,4 +1,4 @@
-//! One flush of the ledger: everything that happened since the last one, in one transaction.
+//! One flush of the ledger, a checkpoint: everything that happened since the last one, in one transaction.
 //!
 //! ```text
 //! ledger ─ StateFlush ─▶ [commit] fence ─▶ books, dead letters ─▶ backlog and push log by COPY ─▶ COMMIT
@@ -70,11 +70,11 @@ pub struct StateFlush {
     pub confirmed_at: Option<Timestamp>,
     /// Endpoints that have come further than the prefix: all that each was owed of the changes
     /// before this one is settled.
-    pub fronts: Vec<(Arc<str>, Position)>,
+    pub endpoint_watermarks: Vec<(Arc<str>, Position)>,
     /// Deliveries settled beyond the prefix and their endpoint's front: by endpoint and event. Those
     /// that an earlier flush noted are not repeated here; they go by themselves when `settled` passes
     /// them.
-    pub ahead: Vec<(Arc<str>, EventId)>,
+    pub settled_ahead: Vec<(Arc<str>, EventId)>,
     pub attempts: Vec<LoggedAttempt>,
     pub batches: Vec<LoggedBatch>,
     pub parked: Vec<ParkedDelivery>,
@@ -116,8 +116,8 @@ impl StateFlush {
     pub fn is_empty(&self) -> bool {
         self.settled.is_none()
             && self.confirmed.is_none()
-            && self.fronts.is_empty()
-            && self.ahead.is_empty()
+            && self.endpoint_watermarks.is_empty()
+            && self.settled_ahead.is_empty()
             && self.attempts.is_empty()
             && self.batches.is_empty()
             && self.parked.is_empty()
@@ -156,11 +156,11 @@ enum EpochFence {
 /// Otherwise why it could not be committed; see [`StateError::is_transient`].
 pub async fn commit(
     client: &mut Client,
-    holding: &mut StateOwnership,
+    ownership: &mut StateOwnership,
     flush: &StateFlush,
 ) -> Result<(), StateError> {
-    let number = holding.flushed + 1;
-    let mut outcome = attempt(client, holding, number, flush).await;
+    let number = ownership.flushed + 1;
+    let mut outcome = attempt(client, ownership, number, flush).await;
     let no_partition = outcome.as_ref().is_err_and(|error| {
         error.sqlstate() == Some(&SqlState::CHECK_VIOLATION)
             && !(flush.attempts.is_empty() && flush.batches.is_empty())
@@ -170,49 +170,49 @@ pub async fn commit(
         let days = push_log::days(&flush.attempts, &flush.batches);
         let made = partitions::ensure(client, &days).await?;
         if !made.is_empty() {
-            outcome = attempt(client, holding, number, flush).await;
+            outcome = attempt(client, ownership, number, flush).await;
         }
     }
     outcome?;
-    holding.flushed = number;
-    holding.passed = flush.settled.or(holding.passed);
+    ownership.flushed = number;
+    ownership.passed = flush.settled.or(ownership.passed);
     Ok(())
 }
 
 async fn attempt(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     number: i64,
     flush: &StateFlush,
 ) -> Result<(), StateError> {
     let mut tx = begin(client).await?;
-    if fence(&tx, holding, number, flush).await? == EpochFence::AlreadyCommitted {
+    if fence(&tx, ownership, number, flush).await? == EpochFence::AlreadyCommitted {
         return Ok(()); // the transaction is rolled back as it is dropped
     }
     // In this order on the wire. A row may be finished and parked anew by the same flush.
     tokio::try_join!(
         biased;
-        parked_rows::finish(&tx, holding, &flush.finished),
-        resend::close(&tx, holding, &flush.resent),
-        write_backs::resent(&tx, holding, &flush.resent),
-        write_backs::count(&tx, holding, &flush.write_backs),
-        seen_values::add(&tx, holding, &flush.seen),
-        seen_values::forget(&tx, holding, &flush.forget),
-        pass(&tx, holding, flush.settled),
-        backfill_moves::add(&tx, holding, &flush.moved),
-        backfills::step(&tx, holding, &flush.backfilled),
-        books::add(&tx, holding, &flush.books),
-        books::change_common(&tx, holding, &flush.common),
-        push_totals::add(&tx, holding, &flush.totals),
-        move_fronts(&tx, holding, &flush.fronts),
-        note_ahead(&tx, holding, &flush.ahead),
-        letter_rows::insert(&tx, holding, &flush.dead),
+        parked_rows::finish(&tx, ownership, &flush.finished),
+        resend::close(&tx, ownership, &flush.resent),
+        write_backs::resent(&tx, ownership, &flush.resent),
+        write_backs::count(&tx, ownership, &flush.write_backs),
+        seen_values::add(&tx, ownership, &flush.seen),
+        seen_values::forget(&tx, ownership, &flush.forget),
+        pass(&tx, ownership, flush.settled),
+        backfill_moves::add(&tx, ownership, &flush.moved),
+        backfills::step(&tx, ownership, &flush.backfilled),
+        books::add(&tx, ownership, &flush.books),
+        books::change_common(&tx, ownership, &flush.common),
+        push_totals::add(&tx, ownership, &flush.totals),
+        move_endpoint_watermarks(&tx, ownership, &flush.endpoint_watermarks),
+        note_settled_ahead(&tx, ownership, &flush.settled_ahead),
+        letter_rows::insert(&tx, ownership, &flush.dead),
     )?;
-    parked_rows::park(&mut tx, holding, &flush.parked).await?;
-    parked_rows::repark(&tx, holding, &flush.reparked).await?;
-    push_log::copy(&tx, holding, &flush.attempts, &flush.batches).await?;
+    parked_rows::park(&mut tx, ownership, &flush.parked).await?;
+    parked_rows::repark(&tx, ownership, &flush.reparked).await?;
+    push_log::copy(&tx, ownership, &flush.attempts, &flush.batches).await?;
     for rename in &flush.renames {
-        renames::carry_over(&tx, holding, rename).await?;
+        renames::carry_over(&tx, ownership, rename).await?;
     }
     failpoint::reached("before_commit");
     failpoint::during("commit_sent", tx.commit()).await?;
@@ -222,19 +222,19 @@ async fn attempt(
 /// Counts the flush and moves progress, if the slot is ours and this is the next flush.
 async fn fence(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     number: i64,
     flush: &StateFlush,
 ) -> Result<EpochFence, StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT8, holding.epoch);
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT8, ownership.epoch);
     params.put(Type::INT8, number);
     params.put(Type::PG_LSN, flush.settled.map(|position| position.commit));
     params.put(Type::INT8, flush.settled.map(|position| i64::from(position.ordinal)));
     params.put(Type::PG_LSN, flush.confirmed);
     params.put(Type::TIMESTAMPTZ, flush.confirmed_at);
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::INT4, ownership.partition.raw());
     let update = "UPDATE walhook.progress
             SET flush = $3, settled_lsn = coalesce($4, settled_lsn),
                 settled_ordinal = coalesce($5, settled_ordinal),
@@ -242,34 +242,34 @@ async fn fence(
                 confirmed_at = coalesce($7, confirmed_at), updated_at = now()
           WHERE slot = $1 AND partition = $8 AND epoch = $2 AND flush = $3 - 1";
     let list = params.list();
-    let ((), updated) = tokio::try_join!(biased; lock(tx, &holding.slot, holding.partition), async {
+    let ((), updated) = tokio::try_join!(biased; lock(tx, &ownership.slot, ownership.partition), async {
         Ok(tx.execute_typed(update, &list).await?)
     })?;
     if updated == 1 {
         return Ok(EpochFence::Open);
     }
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT4, ownership.partition.raw());
     let query = "SELECT epoch, flush, holder FROM walhook.progress
                   WHERE slot = $1 AND partition = $2";
     let row: Option<Row> = tx.query_typed_opt(query, &params.list()).await?;
-    let Some(row) = row else { return Err(fenced(holding, None)) };
-    not_ours(holding, read(&row, "epoch")?, read(&row, "holder")?)?;
+    let Some(row) = row else { return Err(fenced(ownership, None)) };
+    not_ours(ownership, read(&row, "epoch")?, read(&row, "holder")?)?;
     match read::<i64>(&row, "flush")? {
         stored if stored == number => Ok(EpochFence::AlreadyCommitted),
         // Flushes that were known to be committed are not there.
         stored if stored < number - 1 => {
-            Err(StateError::SetBack { slot: holding.slot.to_string() })
+            Err(StateError::SetBack { slot: ownership.slot.to_string() })
         }
-        stored => Err(StateError::OutOfOrder { slot: holding.slot.to_string(), number, stored }),
+        stored => Err(StateError::OutOfOrder { slot: ownership.slot.to_string(), number, stored }),
     }
 }
 
 /// Forgets the deliveries that the settled prefix has passed.
 async fn pass(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     settled: Option<Position>,
 ) -> Result<(), StateError> {
     let Some(settled) = settled else { return Ok(()) };
@@ -278,13 +278,13 @@ async fn pass(
         format!("evt_{:016x}{ordinal:08x}{:016x}", commit.raw(), u64::MAX)
     };
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::TEXT, last(settled));
     // Nothing is left up to where the last flush passed but the index entries of its rows, and
     // those of all flushes since a vacuum: without this bound each flush would look through them.
-    params.put(Type::TEXT, holding.passed.map_or_else(String::new, last));
+    params.put(Type::TEXT, ownership.passed.map_or_else(String::new, last));
     // Another partition's stream may not have come as far.
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::INT4, ownership.partition.raw());
     tx.execute_typed(
         "DELETE FROM walhook.settled_ahead
           WHERE slot = $1 AND event_id <= $2 AND event_id > $3 AND partition = $4",
@@ -294,14 +294,14 @@ async fn pass(
     Ok(())
 }
 
-async fn move_fronts(
+async fn move_endpoint_watermarks(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
-    fronts: &[(Arc<str>, Position)],
+    ownership: &StateOwnership,
+    endpoint_watermarks: &[(Arc<str>, Position)],
 ) -> Result<(), StateError> {
-    for chunk in chunks(fronts, |_| 0) {
+    for chunk in chunks(endpoint_watermarks, |_| 0) {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(endpoint, _)| &**endpoint));
         params.column(Type::PG_LSN_ARRAY, chunk.iter().map(|(_, front)| front.commit));
         let ordinals = chunk.iter().map(|(_, front)| i64::from(front.ordinal));
@@ -319,17 +319,17 @@ async fn move_fronts(
     Ok(())
 }
 
-async fn note_ahead(
+async fn note_settled_ahead(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
-    ahead: &[(Arc<str>, EventId)],
+    ownership: &StateOwnership,
+    settled_ahead: &[(Arc<str>, EventId)],
 ) -> Result<(), StateError> {
-    for chunk in chunks(ahead, |_| 0) {
+    for chunk in chunks(settled_ahead, |_| 0) {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(_, id)| id.to_string()));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(endpoint, _)| &**endpoint));
-        params.put(Type::INT4, holding.partition.raw());
+        params.put(Type::INT4, ownership.partition.raw());
         tx.execute_typed(
             "INSERT INTO walhook.settled_ahead (slot, event_id, endpoint, partition)
              SELECT $1, event_id, endpoint, $4 FROM unnest($2::text[], $3::text[])

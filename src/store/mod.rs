@@ -118,7 +118,7 @@ use tokio_postgres::config::SslNegotiation;
 use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
 use crate::store::error::StoreError;
-use crate::store::session::answer_watch::AnswerPatience;
+use crate::store::session::answer_watch::AnswerLimit;
 use crate::store::session::dial;
 use crate::store::session::dial::DialKind;
 use crate::store::session::dial::dial;
@@ -139,7 +139,7 @@ pub(crate) const ANSWER_SOON: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct SqlSession {
     pub client: Client,
-    patience: AnswerPatience,
+    answer_limit: AnswerLimit,
     /// The task that moves the bytes; dropped, and so aborted, together with the client.
     connection: JoinSet<()>,
 }
@@ -169,7 +169,7 @@ impl SqlSession {
 
     /// From here on the next byte of an answer may take so long.
     pub fn answer_within(&self, limit: Duration) {
-        self.patience.set(limit);
+        self.answer_limit.set(limit);
     }
 }
 
@@ -292,8 +292,8 @@ async fn log_in(
     limit: Duration,
 ) -> Result<SqlSession, StoreError> {
     let at = transport.at().to_owned();
-    let patience = AnswerPatience::new(limit);
-    let transport = transport.answering_within(patience.clone());
+    let answer_limit = AnswerLimit::new(limit);
+    let transport = transport.answering_within(answer_limit.clone());
     let mut params = server.params.clone();
     // The transport is encrypted, or meant not to be, before tokio-postgres sees it. Direct
     // negotiation makes it take the stream as it is.
@@ -328,7 +328,7 @@ async fn log_in(
         let (name, value) = WRITABLE;
         client.batch_execute(&format!("SET {name} = {value}")).await?;
     }
-    Ok(SqlSession { client, patience, connection: running })
+    Ok(SqlSession { client, answer_limit, connection: running })
 }
 
 /// The first number of a version such as `17.2 (Debian 17.2-1)`.

@@ -299,11 +299,11 @@ pub(crate) async fn prolong(
 ///
 /// # Errors
 /// That the statement failed: then the lease runs out by itself.
-pub(crate) async fn release(client: &Client, holding: &StateOwnership) -> Result<(), StateError> {
+pub(crate) async fn release(client: &Client, ownership: &StateOwnership) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT4, holding.partition.raw());
-    params.put(Type::INT8, holding.epoch);
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT4, ownership.partition.raw());
+    params.put(Type::INT8, ownership.epoch);
     let update = "UPDATE walhook.progress SET member = NULL, lease_until = clock_timestamp()
                    WHERE slot = $1 AND partition = $2 AND epoch = $3";
     client.execute_typed(update, &params.list()).await?;
@@ -316,13 +316,13 @@ pub(crate) async fn release(client: &Client, holding: &StateOwnership) -> Result
 /// That the statement failed.
 pub(crate) async fn ask_rewind(
     client: &Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     epoch: i64,
 ) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT4, holding.partition.raw());
-    params.put(Type::INT8, holding.epoch);
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT4, ownership.partition.raw());
+    params.put(Type::INT8, ownership.epoch);
     params.put(Type::INT8, epoch);
     let update = "UPDATE walhook.progress SET rewind = $4
                    WHERE slot = $1 AND partition = $2 AND epoch = $3 AND rewind < $4";

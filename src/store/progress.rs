@@ -1,4 +1,4 @@
-//! Where a slot stands, and who may write for it.
+//! `walhook.progress`: how far a slot is settled and confirmed, and the epoch that fences writers.
 //!
 //! The row of a slot carries an epoch. Each walhook that takes the slot raises it, and each
 //! transaction that writes state checks it under the row's lock: a walhook that was frozen, and has
@@ -113,18 +113,18 @@ pub(crate) async fn register(client: &Client, slot: &str) -> Result<(), StateErr
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn load_ahead(
+pub async fn load_settled_ahead(
     client: &Client,
     slot: &str,
 ) -> Result<Vec<(Arc<str>, EventId)>, StateError> {
-    load_ahead_of(client, slot, PartitionNumber::SOURCE).await
+    load_settled_ahead_of(client, slot, PartitionNumber::SOURCE).await
 }
 
 /// As [`load_ahead`], for one partition's stream.
 ///
 /// # Errors
 /// As [`load_ahead`].
-pub async fn load_ahead_of(
+pub async fn load_settled_ahead_of(
     client: &Client,
     slot: &str,
     partition: PartitionNumber,
@@ -141,7 +141,7 @@ pub async fn load_ahead_of(
         )
         .await?;
     let mut last: Arc<str> = Arc::from("");
-    let mut ahead = Vec::with_capacity(rows.len());
+    let mut settled_ahead = Vec::with_capacity(rows.len());
     for row in &rows {
         let endpoint: &str = read(row, "endpoint")?;
         if *last != *endpoint {
@@ -150,9 +150,9 @@ pub async fn load_ahead_of(
         let id = read::<&str>(row, "event_id")?
             .parse()
             .map_err(|cause| StateError::unreadable("settled_ahead", cause))?;
-        ahead.push((Arc::clone(&last), id));
+        settled_ahead.push((Arc::clone(&last), id));
     }
-    Ok(ahead)
+    Ok(settled_ahead)
 }
 
 /// How far endpoints have come that are ahead of the settled prefix, or were: all that each was owed
@@ -160,7 +160,7 @@ pub async fn load_ahead_of(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn load_fronts(
+pub async fn load_endpoint_watermarks(
     client: &Client,
     slot: &str,
 ) -> Result<Vec<(Arc<str>, Position)>, StateError> {
@@ -203,19 +203,19 @@ fn lock_key(slot: &str, partition: PartitionNumber) -> i64 {
 /// Locks the slot's row and checks that it is still ours.
 pub(crate) async fn guard(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
 ) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT4, ownership.partition.raw());
     let query = "SELECT epoch, holder FROM walhook.progress
                   WHERE slot = $1 AND partition = $2 FOR UPDATE";
     let list = params.list();
-    let ((), row) = tokio::try_join!(biased; lock(tx, &holding.slot, holding.partition), async {
+    let ((), row) = tokio::try_join!(biased; lock(tx, &ownership.slot, ownership.partition), async {
         Ok(tx.query_typed_opt(query, &list).await?)
     })?;
-    let Some(row) = row else { return Err(fenced(holding, None)) };
-    not_ours(holding, read(&row, "epoch")?, read(&row, "holder")?)
+    let Some(row) = row else { return Err(fenced(ownership, None)) };
+    not_ours(ownership, read(&row, "epoch")?, read(&row, "holder")?)
 }
 
 /// Compares the epoch of the slot's row with ours.
@@ -224,20 +224,20 @@ pub(crate) async fn guard(
 /// [`StateError::Fenced`] if somebody has taken the slot since, [`StateError::SetBack`] if the row is older
 /// than we are.
 pub(crate) fn not_ours(
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     epoch: i64,
     holder: String,
 ) -> Result<(), StateError> {
-    match epoch.cmp(&holding.epoch) {
+    match epoch.cmp(&ownership.epoch) {
         Ordering::Equal => Ok(()),
-        Ordering::Greater => Err(fenced(holding, Some(holder))),
-        Ordering::Less => Err(StateError::SetBack { slot: holding.slot.to_string() }),
+        Ordering::Greater => Err(fenced(ownership, Some(holder))),
+        Ordering::Less => Err(StateError::SetBack { slot: ownership.slot.to_string() }),
     }
 }
 
-pub(crate) fn fenced(holding: &StateOwnership, holder: Option<String>) -> StateError {
+pub(crate) fn fenced(ownership: &StateOwnership, holder: Option<String>) -> StateError {
     let holder = holder.unwrap_or_else(|| "nobody (its row is gone)".to_owned());
-    StateError::Fenced { slot: holding.slot.to_string(), holder }
+    StateError::Fenced { slot: ownership.slot.to_string(), holder }
 }
 
 fn progress(row: &Row) -> Result<StoredProgress, StateError> {

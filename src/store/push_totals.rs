@@ -51,14 +51,14 @@ impl PushTotals {
 
 pub(crate) async fn add(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     more: &PushTotals,
 ) -> Result<(), StateError> {
     if more.is_empty() {
         return Ok(());
     }
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     for count in [more.succeeded, more.failed, more.timed, more.response_micros] {
         params.put(Type::INT8, count);
     }

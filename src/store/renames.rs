@@ -113,19 +113,19 @@ const CARRY_OVER: [&str; 17] = [
 /// That a statement failed.
 pub(crate) async fn carry_over(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     rename: &EndpointRename,
 ) -> Result<(), StateError> {
     for statement in CARRY_OVER {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.put(Type::TEXT, &*rename.from);
         params.put(Type::TEXT, &*rename.to);
         tx.execute_typed(statement, &params.list()).await?;
     }
     if let Some(row) = &rename.row {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.put(Type::TEXT, &*rename.from);
         params.put(Type::TEXT, &*rename.to);
         params.put(Type::JSONB, &row.settings);
@@ -138,7 +138,7 @@ pub(crate) async fn carry_over(
         tx.execute_typed(update, &params.list()).await?;
     }
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::TEXT, &*rename.from);
     params.put(Type::TEXT, &*rename.to);
     params.put(Type::TEXT, rename.by.as_str());
@@ -157,13 +157,13 @@ pub(crate) async fn carry_over(
 /// [`StateError::Fenced`], or that a statement failed.
 pub(crate) async fn at_start(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     rename: &EndpointRename,
 ) -> Result<bool, StateError> {
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
+    guard(&tx, ownership).await?;
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::TEXT, &*rename.from);
     params.put(Type::TEXT, &*rename.to);
     let query = "SELECT NOT EXISTS (SELECT FROM walhook.renames
@@ -180,7 +180,7 @@ pub(crate) async fn at_start(
     let rows = tx.query_typed(query, &params.list()).await?;
     let is_due = rows.first().map_or(Ok(false), |row| read(row, "is_due"))?;
     if is_due {
-        carry_over(&tx, holding, rename).await?;
+        carry_over(&tx, ownership, rename).await?;
     }
     tx.commit().await?;
     Ok(is_due)
@@ -192,12 +192,12 @@ pub(crate) async fn at_start(
 /// As [`at_start`].
 pub(crate) async fn carry_out(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     rename: &EndpointRename,
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
-    carry_over(&tx, holding, rename).await?;
+    guard(&tx, ownership).await?;
+    carry_over(&tx, ownership, rename).await?;
     Ok(tx.commit().await?)
 }
 

@@ -156,21 +156,17 @@ pub(crate) async fn list(
     table.list(client, slot, id, limit).await?.iter().map(read_order).collect()
 }
 
-/// Holds back an order that is running, or lets one go on that is held back; says whether it was so. What
-/// is in a lane is still sent.
+/// Pauses an order that is running, or resumes one that is paused: from the one state to the other. Says
+/// whether it was in the first. What is in a lane is still sent.
 ///
 /// # Errors
 /// That the statement failed.
-pub(crate) async fn hold(
+pub(crate) async fn change_state(
     client: &Client,
     slot: &str,
     id: i64,
-    paused: bool,
+    (before, after): (ReplayState, ReplayState),
 ) -> Result<bool, StateError> {
-    let (before, after) = match paused {
-        true => (ReplayState::Running, ReplayState::Paused),
-        false => (ReplayState::Paused, ReplayState::Running),
-    };
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, id);
@@ -238,14 +234,14 @@ pub(crate) async fn next(
 /// [`StateError::Fenced`], or that a statement failed.
 pub(crate) async fn advance(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     id: i64,
     done: Option<ReplayCursor>,
     tally: ReplayTally,
     now: Timestamp,
 ) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::INT8, id);
     params.put(Type::TIMESTAMPTZ, done.map(|done| done.created_at));
     params.put(Type::INT8, done.map(|done| done.id));
@@ -254,7 +250,7 @@ pub(crate) async fn advance(
     }
     params.put(Type::TIMESTAMPTZ, now);
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
+    guard(&tx, ownership).await?;
     tx.execute_typed(
         "UPDATE walhook.replays
             SET done_time = coalesce($3, done_time), done_id = coalesce($4, done_id),

@@ -1,4 +1,4 @@
-//! Dead letters on their way out again.
+//! Dead letters that are sent again, in the state: asked for, claimed, closed.
 //!
 //! [`request`] marks letters durably, so that a large resend goes on where it stopped, also after a
 //! crash. [`claim`] takes them in bounded portions, at the pace of the caller, and counts them as
@@ -122,17 +122,17 @@ pub struct ClaimPortion<'a> {
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn claim(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     portion: ClaimPortion<'_>,
 ) -> Result<Vec<ClaimedLetter>, StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.column(Type::INT8_ARRAY, portion.in_memory.iter().map(|id| id.0));
     params.put(Type::INT8, bigint(portion.rows as u64));
     params.put(Type::INT8, bigint(portion.bytes as u64));
     params.put(Type::TEXT, portion.endpoint);
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
+    guard(&tx, ownership).await?;
     let found = tx
         .query_typed(
             &format!(
@@ -187,16 +187,16 @@ pub async fn claim(
 /// That the statement failed.
 pub(crate) async fn take_back(
     client: &Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     endpoint: &str,
     why: &str,
 ) -> Result<u64, StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::TEXT, endpoint);
     params.put(Type::TEXT, why);
-    params.put(Type::INT8, holding.epoch);
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::INT8, ownership.epoch);
+    params.put(Type::INT4, ownership.partition.raw());
     let row = client
         .query_typed_one(
             "WITH asked AS MATERIALIZED (
@@ -226,7 +226,7 @@ pub(crate) async fn take_back(
 
 pub(crate) async fn close(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     resent: &[ResentLetter],
 ) -> Result<(), StateError> {
     let update = format!(
@@ -238,7 +238,7 @@ pub(crate) async fn close(
     );
     for chunk in chunks(resent, |_| 0) {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.letter.0));
         let state = |row: &ResentLetter| match row.ended {
             EndedLetter::Delivered => LetterState::Delivered.as_str(),

@@ -32,14 +32,14 @@ pub struct SeenValue {
 
 pub(crate) async fn add(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     values: &[SeenValue],
 ) -> Result<(), StateError> {
     for chunk in chunks(values, |_| 0) {
         let halves = || chunk.iter().map(|value| value.fingerprint.halves());
         let positions = || chunk.iter().map(|value| value.position);
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::INT8_ARRAY, halves().map(|(high, _)| high.cast_signed()));
         params.column(Type::INT8_ARRAY, halves().map(|(_, low)| low.cast_signed()));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|value| &*value.event_type));
@@ -66,14 +66,14 @@ pub(crate) async fn add(
 /// Forgets the values of each event type that are older than the time beside it.
 pub(crate) async fn forget(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     before: &[(Arc<str>, Timestamp)],
 ) -> Result<(), StateError> {
     if before.is_empty() {
         return Ok(());
     }
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.column(Type::TEXT_ARRAY, before.iter().map(|(event_type, _)| &**event_type));
     params.column(Type::TIMESTAMPTZ_ARRAY, before.iter().map(|(_, time)| *time));
     tx.execute_typed(

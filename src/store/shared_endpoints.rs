@@ -374,13 +374,13 @@ pub(crate) async fn changed_pauses(
 /// That the statement failed. Whoever has lost the partition removes nothing.
 pub(crate) async fn remove(
     client: &Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     (endpoint, is_stored): (&str, bool),
 ) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::INT4, holding.partition.raw());
-    params.put(Type::INT8, holding.epoch);
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT4, ownership.partition.raw());
+    params.put(Type::INT8, ownership.epoch);
     params.put(Type::TEXT, endpoint);
     params.put(Type::BOOL, is_stored);
     let query = "WITH raised AS (

@@ -100,10 +100,14 @@ impl SlotOwner {
     ///
     /// # Errors
     /// That the statement failed.
-    pub async fn save(&self, client: &Client, holding: &StateOwnership) -> Result<(), StateError> {
+    pub async fn save(
+        &self,
+        client: &Client,
+        ownership: &StateOwnership,
+    ) -> Result<(), StateError> {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
-        params.put(Type::INT8, holding.epoch);
+        params.put(Type::TEXT, ownership.slot.as_ref());
+        params.put(Type::INT8, ownership.epoch);
         params.column(Type::TEXT_ARRAY, self.events.iter().map(|(table, _)| table.as_str()));
         params.column(Type::TEXT_ARRAY, self.events.iter().map(|(_, name)| name.as_str()));
         client

@@ -75,14 +75,14 @@ pub(crate) struct WriteBackOutlook {
 
 pub(crate) async fn count(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     tallies: &[OutcomeTally],
 ) -> Result<(), StateError> {
     let known = tallies.iter().filter_map(|tally| Some((tally, tally.target.as_ref()?)));
     let known: Vec<(&OutcomeTally, &TargetRow)> = known.collect();
     for chunk in chunks(&known, |(_, row)| row.held_bytes()) {
         let targets = || chunk.iter().copied();
-        let mut params = counts(holding, targets().map(|(tally, _)| tally));
+        let mut params = counts(ownership, targets().map(|(tally, _)| tally));
         params.column(Type::TEXT_ARRAY, targets().map(|(tally, _)| &*tally.event_type));
         params.column(Type::TEXT_ARRAY, targets().map(|(tally, _)| tally.table.schema.as_str()));
         params.column(Type::TEXT_ARRAY, targets().map(|(tally, _)| tally.table.name.as_str()));
@@ -121,18 +121,18 @@ pub(crate) async fn count(
         rows = looked_up(&["text", "integer", "integer"]),
     );
     for chunk in chunks(&parked, |_| 0) {
-        let params = counts(holding, chunk.iter().copied());
+        let params = counts(ownership, chunk.iter().copied());
         tx.execute_typed(&update, &params.list()).await?;
     }
     Ok(())
 }
 
 fn counts<'a>(
-    holding: &'a StateOwnership,
+    ownership: &'a StateOwnership,
     tallies: impl Iterator<Item = &'a OutcomeTally> + Clone,
 ) -> SqlParams<'a> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.column(Type::TEXT_ARRAY, tallies.clone().map(|tally| tally.event.to_string()));
     params.column(Type::INT4_ARRAY, tallies.clone().map(|tally| int(tally.delivered)));
     params.column(Type::INT4_ARRAY, tallies.map(|tally| int(tally.failed)));
@@ -142,7 +142,7 @@ fn counts<'a>(
 /// Counts dead letters that were delivered after all. To be sent after they are closed.
 pub(crate) async fn resent(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     resent: &[ResentLetter],
 ) -> Result<(), StateError> {
     let delivered = resent.iter().filter(|row| row.ended == EndedLetter::Delivered);
@@ -151,7 +151,7 @@ pub(crate) async fn resent(
         return Ok(());
     }
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::INT8_ARRAY, letters);
     tx.execute_typed(
         "UPDATE walhook.write_backs w

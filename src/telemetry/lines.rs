@@ -1,4 +1,4 @@
-//! Log lines on their way to standard error.
+//! Writes log lines to standard error, gathered on a thread of their own.
 //!
 //! There is a line for every delivery, and to write each by itself takes a twentieth of a delivery. So
 //! lines gather for a moment. A warning or an error goes out at once, with all that came before it;

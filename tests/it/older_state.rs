@@ -94,8 +94,9 @@ async fn not_a_row_of_it_is_lost_or_changed() {
     assert_eq!(rows(&sql).await, before);
     let new = progress::load(&session.client, &slot(&database)).await.unwrap().unwrap();
     assert_eq!(new, old);
-    let ahead = progress::load_ahead(&session.client, &slot(&database)).await.unwrap();
-    assert_eq!(ahead.iter().map(|(endpoint, _)| &**endpoint).collect::<Vec<_>>(), ["crm"]);
+    let settled_ahead =
+        progress::load_settled_ahead(&session.client, &slot(&database)).await.unwrap();
+    assert_eq!(settled_ahead.iter().map(|(endpoint, _)| &**endpoint).collect::<Vec<_>>(), ["crm"]);
 }
 
 /// The old WAL is gone with its server: a slot is made here, and the state is told that it is this one's.

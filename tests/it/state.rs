@@ -59,7 +59,7 @@ const HOSTILE: &str = "'; DROP TABLE walhook.backlog; -- \"張三\" \\ $1 {a,NUL
 /// A migrated database, a session in it, and the right to write.
 struct State {
     session: SqlSession,
-    holding: StateOwnership,
+    ownership: StateOwnership,
     database: Database,
 }
 
@@ -71,12 +71,12 @@ impl State {
     async fn create_in(database: Database) -> Self {
         let mut session = session(&database.url()).await;
         migrate(&mut session.client).await.unwrap();
-        let (holding, _) = take(&mut session.client, SLOT, "the test").await.unwrap();
-        Self { session, holding, database }
+        let (ownership, _) = take(&mut session.client, SLOT, "the test").await.unwrap();
+        Self { session, ownership, database }
     }
 
     async fn commit(&mut self, flush: &StateFlush) {
-        commit(&mut self.session.client, &mut self.holding, flush).await.unwrap();
+        commit(&mut self.session.client, &mut self.ownership, flush).await.unwrap();
     }
 
     fn client(&mut self) -> &mut Client {

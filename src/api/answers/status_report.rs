@@ -1,4 +1,4 @@
-//! What `GET /api/v1/status` shows.
+//! The answer of `GET /api/v1/status`: source, state, endpoints, problems.
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -217,7 +217,7 @@ pub(crate) async fn pause(
     State(surface): State<HttpSurface>,
     NamedParts(id, ..): NamedParts<ReplayPart>,
 ) -> ReplayResult {
-    hold(surface, id, true).await
+    change_state(surface, id, ReplayState::Paused).await
 }
 
 /// Lets an order go on that was held back.
@@ -225,22 +225,24 @@ pub(crate) async fn resume(
     State(surface): State<HttpSurface>,
     NamedParts(id, ..): NamedParts<ReplayPart>,
 ) -> ReplayResult {
-    hold(surface, id, false).await
+    change_state(surface, id, ReplayState::Running).await
 }
 
-async fn hold(surface: HttpSurface, id: String, paused: bool) -> ReplayResult {
+async fn change_state(surface: HttpSurface, id: String, wanted: ReplayState) -> ReplayResult {
     let order = find(&surface, &id).await?;
+    let (before, can) = match wanted {
+        ReplayState::Paused => (ReplayState::Running, "running can be paused"),
+        _ => (ReplayState::Paused, "paused can be resumed"),
+    };
     let mut session = surface.queries.session().await?;
-    if !replay_orders::hold(session.client(), surface.queries.slot(), order.id, paused).await? {
+    let (client, slot) = (session.client(), surface.queries.slot());
+    if !replay_orders::change_state(client, slot, order.id, (before, wanted)).await? {
         let state = order.state.as_str();
-        let detail = match paused {
-            true => format!("replay {id} is {state}: only one that is running can be paused"),
-            false => format!("replay {id} is {state}: only one that is paused can be resumed"),
-        };
+        let detail = format!("replay {id} is {state}: only one that is {can}");
         return Err(operator_orders::conflict(detail));
     }
     drop(session);
-    tracing::info!(replay = order.id, paused, "replay is paused, or goes on");
+    tracing::info!(replay = order.id, state = wanted.as_str(), "replay is paused, or goes on");
     surface.queries.asked();
     show(State(surface), NamedParts::of(id)).await
 }

@@ -1,4 +1,4 @@
-//! Which of many endpoints a list shows.
+//! Pagination of the list of endpoints: `limit`, `cursor` and `name` of `GET /api/v1/endpoints`.
 
 use serde::Deserialize;
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! Parts of paths that name something.
+//! Path parameters of the API: names and numbers in `/api/v1/.../{name}`.
 
 use crate::api::requests::request::PathPart;
 

@@ -38,9 +38,9 @@ impl<'s> BackfillRun<'s> {
             read_at: chunk.read_at,
             rows: chunk.rows,
         };
-        let (fate_in, fate) = oneshot::channel();
-        let order = BackfillOrder::Chunk { chunk: Box::new(chunk), fate: fate_in };
+        let (outcome_in, outcome) = oneshot::channel();
+        let order = BackfillOrder::Chunk { chunk: Box::new(chunk), outcome: outcome_in };
         service.orders.send(order).await.ok()?;
-        Some(HandedChunk { service, id, number, since: Instant::now(), fate })
+        Some(HandedChunk { service, id, number, since: Instant::now(), outcome })
     }
 }

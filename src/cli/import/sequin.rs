@@ -1,4 +1,4 @@
-//! Sequin's YAML: sinks that go to webhooks.
+//! `walhook import sequin`: Sequin's YAML configuration, its sinks that go to webhooks.
 
 mod reading;
 mod webhook_target;

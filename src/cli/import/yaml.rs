@@ -1,4 +1,4 @@
-//! YAML as JSON values.
+//! Reads YAML documents as JSON values.
 
 use anyhow::Context;
 use anyhow::bail;

@@ -20,7 +20,7 @@ use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::SourcePlaces;
-use crate::config::template;
+use crate::config::template_field;
 use crate::config::toml_file::naming::listed;
 use crate::config::toml_file::naming::nearest;
 use crate::config::toml_file::toml_field::FieldReader;
@@ -89,7 +89,7 @@ pub(crate) fn read(
     let enabled = section.read("enabled", FieldReader::boolean).unwrap_or(true);
     let filter = section.read("when", event::when);
     let payload = payload::read(&mut section);
-    let test = section.read("test", template::fixed_json).map(Arc::from);
+    let test = section.read("test", template_field::fixed_json).map(Arc::from);
     let auth = section.read("auth", headers::read_auth);
     read_terms(&mut section, &mut terms);
     let address = url.as_ref().map(|url| url.url.reveal());

@@ -27,10 +27,10 @@ use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::ValueMatch;
-use crate::config::template;
 use crate::config::toml_file::problem_notes::ProblemNotes;
 use crate::config::toml_file::toml_field::FieldReader;
 use crate::config::toml_file::toml_reader::TomlSection;
+use crate::expression::template;
 use crate::flow::relation::TableName;
 
 /// The event's own name in `url` and `headers`, whatever columns the endpoints' table has.

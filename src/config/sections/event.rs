@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::expression::Expression;
 use crate::config::identifiers::column;
 use crate::config::identifiers::table;
 use crate::config::sections::ocr_wallet;
@@ -22,6 +21,7 @@ use crate::config::settings::SourcePlaces;
 use crate::config::settings::TraceSource;
 use crate::config::toml_file::toml_field::FieldReader;
 use crate::config::toml_file::toml_reader::TomlSection;
+use crate::expression::Expression;
 
 /// Keys that say what the table has to have.
 const PLACED: [&str; 8] =

@@ -15,11 +15,11 @@ use crate::config::sections::delivery_terms::EndpointTerms;
 use crate::config::settings::Auth;
 use crate::config::settings::HeaderTemplate;
 use crate::config::settings::OAuth2;
-use crate::config::template;
-use crate::config::template::TemplatePiece;
 use crate::config::toml_file::toml_field::FieldReader;
 use crate::config::toml_file::toml_reader::TomlSection;
 use crate::config::url_template;
+use crate::expression::template;
+use crate::expression::template::TemplatePiece;
 
 /// Hop-by-hop headers (RFC 9110, 7.6.1) and those that frame the message: the HTTP client's own.
 const CONNECTION_HEADERS: [&str; 13] = [

@@ -7,11 +7,12 @@ use http::HeaderValue;
 
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::PayloadSettings;
-use crate::config::template;
+use crate::config::template_field;
 use crate::config::toml_file::naming::listed;
 use crate::config::toml_file::naming::nearest;
 use crate::config::toml_file::toml_field::FieldReader;
 use crate::config::toml_file::toml_reader::TomlSection;
+use crate::expression::template;
 use crate::flow::unique_json;
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
@@ -40,7 +41,7 @@ fn of_field(
     content_type: Option<&HeaderValue>,
 ) -> Option<PayloadSettings> {
     if field.is_table() || field.is_list() {
-        let root = Arc::new(template::of_field(field)?);
+        let root = Arc::new(template_field::of_field(field)?);
         return Some(PayloadSettings::Template { root, content_type: content_type.cloned() });
     }
     if !field.is_string() {

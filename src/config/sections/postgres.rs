@@ -1,4 +1,4 @@
-//! `[postgres]`: the database that is tailed.
+//! `[postgres]`: URL, slot, publication and sessions of the database that is tailed.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! `[endpoints]` and `[webhook_api]`: endpoints that are made while walhook runs.
 
-use crate::config::expression::Expression;
 use crate::config::secret::Secret;
 use crate::config::sections::delivery_terms::EndpointDefaults;
 use crate::config::sections::delivery_terms::EndpointTerms;
@@ -9,9 +8,10 @@ use crate::config::settings::AddressBlock;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AllowedBlocks;
 use crate::config::settings::BLOCKS_MAX;
-use crate::config::template;
+use crate::config::template_field;
 use crate::config::toml_file::toml_field::FieldReader;
 use crate::config::toml_file::toml_reader::TomlSection;
+use crate::expression::Expression;
 
 /// `wechat-messages`'s columns, unless told otherwise.
 const MESSAGE_TYPE: &str = "string(msg_type)";
@@ -108,7 +108,7 @@ fn read_webhook_api(
     });
     let message_type = section.read("message_type", expression);
     let own_message = section.read("own_message", expression);
-    let test = section.read("test", template::fixed_json);
+    let test = section.read("test", template_field::fixed_json);
     let mut terms = terms.clone();
     let inner = section.field("endpoint").map(|field| field.renamed("endpoint".to_owned()));
     if let Some(mut inner) = inner.and_then(|field| field.section()) {

@@ -1,4 +1,4 @@
-//! Addresses that endpoints may have.
+//! Which addresses endpoints may have: private and special networks are refused (SSRF).
 
 use std::net::IpAddr;
 

@@ -9,7 +9,6 @@ use http::HeaderMap;
 use http::HeaderName;
 use url::Url;
 
-use crate::config::expression::Expression;
 use crate::config::secret::Secret;
 use crate::config::sections::endpoint_connection::ConnectionLink;
 use crate::config::settings::addresses::AddressPolicy;
@@ -18,6 +17,7 @@ use crate::config::settings::event::EventRule;
 use crate::config::settings::event::PayloadSettings;
 use crate::config::settings::places::SourcePlaces;
 use crate::config::settings::request_template::RequestTemplate;
+use crate::expression::Expression;
 
 /// `[[endpoint]]`, or one of `[webhook] urls`.
 #[derive(Clone, Debug, PartialEq)]

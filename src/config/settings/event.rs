@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::config::expression::Expression;
-use crate::config::expression::named_columns::NamedColumns;
 use crate::config::settings::places::SourcePlaces;
-use crate::config::template;
-use crate::config::template::TemplateNode;
-use crate::config::template::TemplatePiece;
+use crate::expression::Expression;
+use crate::expression::named_columns::NamedColumns;
+use crate::expression::template;
+use crate::expression::template::TemplateNode;
+use crate::expression::template::TemplatePiece;
 use crate::flow::relation::TableName;
 
 /// `[[event]]`: which changes of a table become an event of which type.

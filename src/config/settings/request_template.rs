@@ -6,13 +6,13 @@ use std::sync::Arc;
 use http::HeaderName;
 use zeroize::Zeroize;
 
-use crate::config::expression::Expression;
-use crate::config::expression::named_columns::BuiltInName;
-use crate::config::expression::named_columns::ColumnReference;
-use crate::config::expression::named_columns::ExpressionForm;
-use crate::config::expression::named_columns::NamedColumns;
 use crate::config::secret::SecretValue;
-use crate::config::template::TemplatePiece;
+use crate::expression::Expression;
+use crate::expression::named_columns::BuiltInName;
+use crate::expression::named_columns::ColumnReference;
+use crate::expression::named_columns::ExpressionForm;
+use crate::expression::named_columns::NamedColumns;
+use crate::expression::template::TemplatePiece;
 
 /// Places in the path and query of a URL, and in the values of headers.
 #[derive(Clone, Default, Eq, PartialEq)]

@@ -38,7 +38,7 @@ use crate::delivery::connection::dial::DialedStream;
 use crate::delivery::connection::dial::EndpointDialer;
 use crate::delivery::connection::multiplexed::Http2Connection;
 use crate::delivery::connection::multiplexed::MultiplexedReady;
-use crate::delivery::connection::streams::Turn;
+use crate::delivery::connection::streams::StreamPermit;
 use crate::delivery::connection::transport_trouble::TransportTrouble;
 use crate::delivery::request::body::OutgoingBody;
 use crate::flow::verdict::AttemptReach;
@@ -84,9 +84,9 @@ pub(crate) struct PoolShared {
 /// What carries a response: it comes only while this is driven.
 pub(crate) enum ConnectionCarrier {
     Own(HttpConnection),
-    /// With a turn on the connection, which others may have after this.
+    /// With a permit for a stream of the connection, which others may have after this.
     Shared {
-        _turn: Turn,
+        _permit: StreamPermit,
     },
 }
 
@@ -142,14 +142,14 @@ impl ConnectionPool {
                         MultiplexedReady::Alone(stream) => {
                             (connect(stream, self.age()).await?, false)
                         }
-                        MultiplexedReady::Multiplexed { sender, turn, number, is_new } => {
+                        MultiplexedReady::Multiplexed { sender, permit, number, is_new } => {
                             shared.as_version_2(&mut request);
                             let again = (resends < RESENDS_MAX).then(|| copy(&request));
                             let failed = match shared.send(sender, request).await {
                                 Ok(response) => {
                                     return Ok((
                                         response,
-                                        ConnectionCarrier::Shared { _turn: turn },
+                                        ConnectionCarrier::Shared { _permit: permit },
                                     ));
                                 }
                                 Err(failed) => failed,

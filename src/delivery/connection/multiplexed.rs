@@ -25,8 +25,8 @@ use tokio::time::Instant;
 use crate::delivery::connection::dial::DialedStream;
 use crate::delivery::connection::dial::EndpointDialer;
 use crate::delivery::connection::streams::STREAMS_AT_FIRST;
+use crate::delivery::connection::streams::StreamPermit;
 use crate::delivery::connection::streams::Streams;
-use crate::delivery::connection::streams::Turn;
 use crate::delivery::connection::transport_trouble::TransportTrouble;
 use crate::delivery::request::body::OutgoingBody;
 use crate::flow::verdict::AttemptReach;
@@ -45,7 +45,12 @@ const HEADERS_MAX_BYTES: u32 = 256 * 1024;
 /// What a request waits for before it can be sent.
 pub(crate) enum MultiplexedReady {
     /// `is_new`: this request made it. `number` names the connection.
-    Multiplexed { sender: SendRequest<OutgoingBody>, turn: Turn, number: u64, is_new: bool },
+    Multiplexed {
+        sender: SendRequest<OutgoingBody>,
+        permit: StreamPermit,
+        number: u64,
+        is_new: bool,
+    },
     /// The peer speaks HTTP/1.1 only.
     Alone(Box<dyn DialedStream>),
 }
@@ -68,14 +73,14 @@ struct Current {
 }
 
 enum Connection {
-    /// By this request, which has its turn on it.
+    /// By this request, which has a permit for a stream of it.
     Made(MultiplexedReady),
     Open(Current),
 }
 
 impl Http2Connection {
-    /// A turn on the connection, which is made if there is none. While the request waits for its
-    /// turn, `reach` says that it was not sent.
+    /// A permit for a stream of the connection, which is made if there is none. While the request waits
+    /// for it, `reach` says that it was not sent.
     pub(crate) async fn ready(
         &self,
         dialer: &EndpointDialer,
@@ -89,12 +94,12 @@ impl Http2Connection {
                     Connection::Open(current) => current,
                 };
             let before = std::mem::replace(reach, AttemptReach::Unprocessed);
-            let turn = streams.enter().await;
+            let permit = streams.enter().await;
             *reach = before;
             let is_new = false;
-            match turn {
-                Some(turn) => {
-                    return Ok(MultiplexedReady::Multiplexed { sender, turn, number, is_new });
+            match permit {
+                Some(permit) => {
+                    return Ok(MultiplexedReady::Multiplexed { sender, permit, number, is_new });
                 }
                 // It ended while this waited.
                 None => self.discard(number).await,
@@ -147,7 +152,7 @@ impl Http2Connection {
             .handshake(TokioIo::new(dialed.stream))
             .await
             .map_err(TransportTrouble::Exchange)?;
-        let (streams, turn) = Streams::begin();
+        let (streams, permit) = Streams::begin();
         let driven = Arc::clone(&streams);
         spawner.execute(async move {
             let mut connection = pin!(connection);
@@ -165,7 +170,7 @@ impl Http2Connection {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let until = Instant::now() + max_age;
         *current = Some(Current { sender: sender.clone(), streams, number, until });
-        Ok(Connection::Made(MultiplexedReady::Multiplexed { sender, turn, number, is_new: true }))
+        Ok(Connection::Made(MultiplexedReady::Multiplexed { sender, permit, number, is_new: true }))
     }
 }
 

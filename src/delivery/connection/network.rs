@@ -1,4 +1,4 @@
-//! What all endpoints share of the outside: how names become addresses, and whom TLS trusts.
+//! The network of all endpoints: guarded name resolution (SSRF, DNS rebinding) and trusted TLS roots.
 //!
 //! `GuardedResolver` stands between every connection and name resolution, so what is judged is the very
 //! address that is dialled: a name cannot change its answer in between.

@@ -1,4 +1,4 @@
-//! Why a name did not resolve.
+//! Errors of name resolution (DNS): no address, no answer in time, too many look-ups.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! How many sockets deliveries may hold: fewer than the process may have, so that PostgreSQL, the HTTP
+//! Limits the sockets of deliveries: fewer than the process may have, so that PostgreSQL, the HTTP
 //! surface and files always get theirs, however many endpoints there are.
 //!
 //! What finds no socket is walhook's own trouble: it spends no retry, no endpoint is blamed for it, and

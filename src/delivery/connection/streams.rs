@@ -1,4 +1,5 @@
-//! Turns on an HTTP/2 connection: as many requests at once as the peer lets there be streams.
+//! Permits for the streams of an HTTP/2 connection: as many requests at once as the peer allows
+//! (SETTINGS_MAX_CONCURRENT_STREAMS, RFC 9113, section 6.5.2).
 //!
 //! What waits here was not sent, and costs its delivery nothing; in the HTTP library's own queue it
 //! would be lost with the connection, or refused by a peer that has just said how many it takes.
@@ -21,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     state: Mutex<State>,
-    /// A turn may have become free, or the connection has ended.
+    /// A permit may have become free, or the connection has ended.
     changed: Notify,
     /// Somebody waits.
     asked: Notify,
@@ -43,22 +44,22 @@ impl Default for State {
 
 /// A stream of the connection, for as long as it is kept.
 #[derive(Debug)]
-pub(crate) struct Turn(Arc<Streams>);
+pub(crate) struct StreamPermit(Arc<Streams>);
 
 /// Counts somebody who waits, also if it is given up.
 struct Waiting<'s>(&'s Streams);
 
 impl Streams {
-    /// Those of a connection that was just made, and the turn of the request that made it.
-    pub(crate) fn begin() -> (Arc<Self>, Turn) {
+    /// Those of a connection that was just made, and the permit of the request that made it.
+    pub(crate) fn begin() -> (Arc<Self>, StreamPermit) {
         let streams = Arc::new(Self::default());
         streams.state().open = 1;
-        let turn = Turn(Arc::clone(&streams));
-        (streams, turn)
+        let permit = StreamPermit(Arc::clone(&streams));
+        (streams, permit)
     }
 
-    /// Waits for a turn; `None` if the connection has ended.
-    pub(crate) async fn enter(self: &Arc<Self>) -> Option<Turn> {
+    /// Waits for a permit; `None` if the connection has ended.
+    pub(crate) async fn enter(self: &Arc<Self>) -> Option<StreamPermit> {
         let waiting = Waiting::begin(self);
         let mut has_waited = false;
         loop {
@@ -78,13 +79,13 @@ impl Streams {
             has_waited = true;
         }
         drop(waiting);
-        let turn = Turn(Arc::clone(self));
+        let permit = StreamPermit(Arc::clone(self));
         if has_waited {
             // Those that began together end together: whose own time is over as well, by which the
-            // turn became free, gives it up here, and has sent nothing.
+            // permit became free, gives it up here, and has sent nothing.
             tokio::task::yield_now().await;
         }
-        Some(turn)
+        Some(permit)
     }
 
     /// The peer takes so many at once.
@@ -122,7 +123,7 @@ impl Streams {
     }
 }
 
-impl Drop for Turn {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.0.state().open -= 1;
         self.0.changed.notify_one();

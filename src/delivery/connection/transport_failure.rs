@@ -1,4 +1,4 @@
-//! What kind of failure a transport error is.
+//! Classifies transport errors: refused, reset, TLS, timed out.
 //!
 //! An error's text can carry the name or the URL, which can be a credential. So nothing of it is
 //! copied: the chain of causes is searched for types that are known, and the detail is written

@@ -1,4 +1,4 @@
-//! Why a request has no response.
+//! Why a request has no response: not connected, broken off, or not processed by the peer.
 
 use crate::delivery::connection::dial::DialError;
 

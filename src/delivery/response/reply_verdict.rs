@@ -1,4 +1,4 @@
-//! What follows from a reply. Pure.
+//! The verdict on a response, by its status, headers and body (`Retry-After`, success statuses). Pure.
 //!
 //! | reply | verdict |
 //! | --- | --- |

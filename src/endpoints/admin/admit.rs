@@ -1,4 +1,4 @@
-//! Whether an endpoint can be served as its maker wrote it, and may be changed here.
+//! Admission of endpoints: whether one can be served as it is written, and may be changed here.
 
 use anyhow::Context;
 
@@ -9,6 +9,7 @@ use crate::config::settings::Endpoint;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::address;
 use crate::endpoints::admin::record::EndpointRecord;
+use crate::endpoints::admin::record::NamedEventTypes;
 use crate::endpoints::admin::refusals::unknown;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
@@ -26,7 +27,8 @@ impl EndpointAdmin {
                           itself";
             return Err(AdminRefusal::new(422, detail));
         }
-        let endpoint = record.endpoint(&self.settings, self.clock.now(), true);
+        let endpoint =
+            record.endpoint(&self.settings, self.clock.now(), NamedEventTypes::MustExist);
         let endpoint = endpoint.map_err(|problems| unreadable(&problems))?;
         address::judge(&endpoint).await?;
         let is_as_before = self.records.get(&record.name()).is_some_and(|before| {

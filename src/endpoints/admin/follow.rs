@@ -19,6 +19,7 @@ use crate::config::settings::Endpoint;
 use crate::endpoints::admin::AdminResult;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::record::EndpointRecord;
+use crate::endpoints::admin::record::NamedEventTypes;
 use crate::endpoints::admin::refusals::PROBES_MAX;
 use crate::endpoints::admin::shared;
 use crate::endpoints::admin::shared::SharedEndpoints;
@@ -286,8 +287,9 @@ impl EndpointAdmin {
         let record = EndpointRecord::of_row(row, &self.seal).context(
             "give all members the same keys of [endpoints] and restart those that lack one",
         )?;
-        let endpoint = record.endpoint(&self.settings, self.now(), true);
-        let endpoint = endpoint.or_else(|_| record.endpoint(&self.settings, self.now(), false))?;
+        let endpoint = record.endpoint(&self.settings, self.now(), NamedEventTypes::MustExist);
+        let endpoint = endpoint
+            .or_else(|_| record.endpoint(&self.settings, self.now(), NamedEventTypes::MayBeGone))?;
         Ok((record, endpoint))
     }
 }

@@ -68,6 +68,7 @@ use crate::clock::DatabaseClock;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::endpoints::admin::record::EndpointRecord;
+use crate::endpoints::admin::record::NamedEventTypes;
 use crate::endpoints::admin::record::RecordSeal;
 use crate::endpoints::admin::refusals::PROBES_MAX;
 use crate::endpoints::admin::refusals::busy;
@@ -142,11 +143,17 @@ impl EndpointAdmin {
                 stale.push(name.clone());
             }
             let record = EndpointRecord::of_row(row, &seal)?;
-            let endpoint = record.endpoint(settings, clock.now(), true).or_else(|problems| {
-                let error = problems.to_string();
-                tracing::warn!(endpoint = name, error, "asks for what the configuration has not");
-                record.endpoint(settings, clock.now(), false)
-            });
+            let endpoint = record
+                .endpoint(settings, clock.now(), NamedEventTypes::MustExist)
+                .or_else(|problems| {
+                    let error = problems.to_string();
+                    tracing::warn!(
+                        endpoint = name,
+                        error,
+                        "asks for what the configuration has not"
+                    );
+                    record.endpoint(settings, clock.now(), NamedEventTypes::MayBeGone)
+                });
             let endpoint = endpoint.with_context(|| format!("endpoint {name} cannot be read"))?;
             let is_leaving = record.is_leaving;
             starts.push(InitialEndpoint { endpoint, origin: EndpointOrigin::Api, is_leaving });

@@ -34,6 +34,14 @@ impl RecordSeal {
     }
 }
 
+/// Whether event types that an endpoint names have to be those of an event rule.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NamedEventTypes {
+    MustExist,
+    /// Their rules may have been removed since: the endpoint gets nothing of them.
+    MayBeGone,
+}
+
 /// An endpoint of the API, as it is stored and shown.
 #[derive(Clone)]
 pub(crate) struct EndpointRecord {
@@ -137,7 +145,7 @@ impl EndpointRecord {
         })
     }
 
-    /// The endpoint that it describes at the moment. `strictly`: what it asks for must exist.
+    /// The endpoint that it describes at the moment.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -145,7 +153,7 @@ impl EndpointRecord {
         &self,
         settings: &Settings,
         now: Timestamp,
-        strictly: bool,
+        event_types: NamedEventTypes,
     ) -> Result<Endpoint, ConfigProblems> {
         let made = &settings.run_time;
         let defaults = match (&self.message, &made.webhook_api) {
@@ -160,7 +168,11 @@ impl EndpointRecord {
             secrets.extend(previous);
             set(&mut document, "secret", Json::Array(secrets));
         }
-        api_document::read(&document, defaults, strictly.then_some(settings.events.as_slice()))
+        let known = match event_types {
+            NamedEventTypes::MustExist => Some(settings.events.as_slice()),
+            NamedEventTypes::MayBeGone => None,
+        };
+        api_document::read(&document, defaults, known)
     }
 
     /// Another secret takes the place of those that it has, which sign on until `until`; those that

@@ -1,4 +1,4 @@
-//! What a call is refused for.
+//! Refusals of the endpoints' API: which calls get 4xx, and why.
 
 use serde_json::Value as Json;
 

@@ -8,6 +8,7 @@ use crate::config::reload;
 use crate::config::reload::ReloadPlan;
 use crate::config::settings::Endpoint;
 use crate::endpoints::admin::EndpointAdmin;
+use crate::endpoints::admin::record::NamedEventTypes;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::change::EndpointChange;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
@@ -135,8 +136,8 @@ impl EndpointAdmin {
         let (mut others, mut refused) = (Vec::new(), Vec::new());
         let now = self.now();
         for (name, record) in self.records.iter().filter(|(_, record)| !record.is_leaving) {
-            let before = record.endpoint(&self.settings, now, false).ok();
-            match record.endpoint(settings, now, false) {
+            let before = record.endpoint(&self.settings, now, NamedEventTypes::MayBeGone).ok();
+            match record.endpoint(settings, now, NamedEventTypes::MayBeGone) {
                 Ok(endpoint) if before.as_ref() == Some(&endpoint) => {}
                 Ok(endpoint) => others.push(endpoint),
                 Err(problems) => refused.extend(problems.iter().map(|problem| {

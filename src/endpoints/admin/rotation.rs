@@ -1,4 +1,4 @@
-//! Secrets that take the place of others, of endpoints and of walhook itself.
+//! Rotation of secrets: of endpoints, and of the key that seals them.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::config::settings::Signing;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::OURSELVES;
 use crate::endpoints::admin::admit::unreadable;
+use crate::endpoints::admin::record::NamedEventTypes;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::change::EndpointChange;
 
@@ -63,7 +64,7 @@ impl EndpointAdmin {
             }
         };
         let now = self.now();
-        let signing = before.endpoint(&self.settings, now, false);
+        let signing = before.endpoint(&self.settings, now, NamedEventTypes::MayBeGone);
         let signing = signing.map_err(|problems| unreadable(&problems))?.signing;
         // A signature in a header of one's own stands there alone.
         let overlaps = !matches!(signing, Some(Signing::Hmac { .. })) && !overlap.is_zero();
@@ -99,7 +100,7 @@ impl EndpointAdmin {
         for name in names {
             let Some(mut record) = self.records.get(&name).cloned() else { continue };
             record.forget_expired(now);
-            let endpoint = record.endpoint(&self.settings, now, false);
+            let endpoint = record.endpoint(&self.settings, now, NamedEventTypes::MayBeGone);
             let Ok(endpoint) = endpoint else { continue };
             let change = EndpointChange::Replace(Box::new(endpoint));
             match self.save(orders, vec![change], record, OURSELVES).await {

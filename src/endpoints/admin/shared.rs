@@ -1,4 +1,4 @@
-//! What a member knows of the endpoints that others change, too.
+//! Endpoints that several members change: versions, conflicts, tombstones.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
-use crate::endpoints::from_table::TableKeeper;
+use crate::endpoints::from_table::TableFollower;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::pipeline::endpoint_update::KnownVersion;
 use crate::pipeline::endpoint_update::LookOutcome;
@@ -49,7 +49,7 @@ pub(crate) struct SharedEndpoints {
     /// What is served here.
     pub(super) partitions: PartitionSnapshots,
     /// The table of `[endpoints_from]`, where nobody else here follows it, and the version as of which it was read.
-    pub(super) table: Option<(TableKeeper, i64)>,
+    pub(super) table: Option<(TableFollower, i64)>,
     /// Asks for a look.
     pub(super) follows: mpsc::Receiver<oneshot::Sender<LookOutcome>>,
     /// What the log was told of.
@@ -91,7 +91,7 @@ impl SharedEndpoints {
     }
 
     /// The endpoints of this table follow it when somebody says that it has changed.
-    pub(crate) fn following(self, table: Option<TableKeeper>) -> Self {
+    pub(crate) fn following(self, table: Option<TableFollower>) -> Self {
         Self { table: table.map(|table| (table, -1)), ..self }
     }
 

@@ -27,6 +27,7 @@ use crate::config::api_document;
 use crate::config::sections::run_time_endpoints::WebhookApi;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::record::EndpointRecord;
+use crate::endpoints::admin::record::NamedEventTypes;
 use crate::endpoints::admin::refusals::PROBES_MAX;
 use crate::endpoints::admin::refusals::room_for;
 use crate::endpoints::admin::refusals::unknown;
@@ -179,7 +180,7 @@ impl EndpointAdmin {
     ) -> AdminOutcome {
         let before = self.own(orders, name)?.clone();
         let now = self.now();
-        let shown = before.endpoint(&self.settings, now, false).ok();
+        let shown = before.endpoint(&self.settings, now, NamedEventTypes::MayBeGone).ok();
         let shown = shown.and_then(|endpoint| webhook_api::shown(&before, &endpoint));
         let mut shown =
             shown.and_then(|shown| serde_json::to_value(shown).ok()).unwrap_or_default();

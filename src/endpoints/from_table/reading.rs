@@ -8,7 +8,7 @@ use crate::backoff::Backoff;
 use crate::config::settings::Endpoint;
 use crate::endpoints::from_table::RETRY_CAP;
 use crate::endpoints::from_table::RETRY_FIRST;
-use crate::endpoints::from_table::TableKeeper;
+use crate::endpoints::from_table::TableFollower;
 use crate::endpoints::known_keys::ChangedEndpoints;
 use crate::endpoints::wanted_rows::WantedEndpoint;
 use crate::endpoints::wanted_rows::wanted;
@@ -29,7 +29,7 @@ const IS_RUNNING: &str = "
                     WHERE x::text::numeric % 4294967296 = $1::int8)
       FROM (SELECT s, pg_snapshot_xmax(s) FROM pg_current_snapshot() s) now (snapshot, xmax)";
 
-impl TableKeeper {
+impl TableFollower {
     /// Whether nothing is open that other rows than the changed ones may have a part in.
     pub(super) fn is_by_itself(&self, changed: &ChangedEndpoints) -> bool {
         let is_named = |name: &Arc<str>| self.named.iter().any(|(named, _)| **named == **name);

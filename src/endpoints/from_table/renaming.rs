@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::settings::Endpoint;
-use crate::endpoints::from_table::TableKeeper;
+use crate::endpoints::from_table::TableFollower;
 use crate::endpoints::from_table::WantedByName;
 use crate::endpoints::known_keys::ChangedEndpoints;
 use crate::endpoints::known_keys::KnownRow;
@@ -14,7 +14,7 @@ use crate::endpoints::renamed_rows::renamed;
 use crate::endpoints::row_ids;
 use crate::store::renames::EndpointRename;
 
-impl TableKeeper {
+impl TableFollower {
     /// Gives endpoints the names that their rows have by now: by the column that tells rows apart, if there is
     /// one, and else to each of those that are gone that one of those that are new is the same but for its
     /// name, and has no double. Gives those as well that keep their names and are to be tried again.

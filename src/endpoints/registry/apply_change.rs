@@ -39,7 +39,7 @@ impl EndpointRegistry {
             return Ok(Err(error));
         }
         let saved = match save {
-            Some(row) => match self.keep.save(&row).await {
+            Some(row) => match self.endpoint_store.save(&row).await {
                 Ok(row) => Some(row),
                 Err(error) => return Ok(Err(error)),
             },
@@ -125,7 +125,7 @@ impl EndpointRegistry {
         endpoint: Arc<Endpoint>,
         origin: EndpointOrigin,
     ) -> (EndpointIndex, LaneSender) {
-        let letters = self.keep.letters(&endpoint.name).await;
+        let letters = self.endpoint_store.letters(&endpoint.name).await;
         let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
         metrics.dead_letters.set(letters);
         self.add(endpoint, origin)

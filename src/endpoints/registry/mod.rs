@@ -44,10 +44,10 @@ use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::backlog::BacklogStanding;
+use crate::flow::pump_report::EndpointsVersion;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
-use crate::flow::watermark::EndpointsVersion;
 use crate::lane;
 use crate::lane::cell::LaneOpener;
 use crate::lane::cell::LaneView;
@@ -117,7 +117,7 @@ type RequestResult = Result<Option<StoredEndpoint>, RegistryError>;
 pub(crate) struct EndpointRegistry {
     common: Arc<LaneContext>,
     senders: UpdateSenders,
-    keep: EndpointStore,
+    endpoint_store: EndpointStore,
     rules: Vec<RegisteredRule>,
     /// `[webhook] enabled`: if not, nobody takes anything.
     is_pushing: bool,
@@ -203,7 +203,7 @@ impl EndpointRegistry {
     pub(crate) async fn start(
         (common, ended): (LaneContext, mpsc::Receiver<EndedLane>),
         senders: UpdateSenders,
-        keep: EndpointStore,
+        endpoint_store: EndpointStore,
         settings: &Settings,
         starts: Vec<InitialEndpoint>,
         (standings, states): (&HashMap<Arc<str>, BacklogStanding>, &[EndpointState]),
@@ -217,7 +217,7 @@ impl EndpointRegistry {
         let mut registry = Self {
             common: Arc::new(common),
             senders,
-            keep,
+            endpoint_store,
             rules: settings.events.iter().map(rule).collect(),
             is_pushing: settings.enabled,
             most: settings.memory.endpoints_max,
@@ -337,7 +337,8 @@ impl EndpointRegistry {
     /// Whether an endpoint that is removed stays until whoever delivers to it says that it is gone.
     fn is_kept(&self, index: EndpointIndex) -> bool {
         let member = self.members.get(&index);
-        self.keep.is_of_member() && member.is_some_and(|one| one.origin == EndpointOrigin::Api)
+        self.endpoint_store.is_of_member()
+            && member.is_some_and(|one| one.origin == EndpointOrigin::Api)
     }
 
     fn control_of_leaving(&self, index: EndpointIndex) -> Option<&LaneControl> {
@@ -354,7 +355,7 @@ impl EndpointRegistry {
         self.common.reports.send(last).await.context("the ledger has ended")?;
         self.common.handles.metrics.forget_endpoint(&member.endpoint.name);
         let is_stored = member.origin == EndpointOrigin::Api;
-        if let Err(error) = self.keep.remove(&member.endpoint.name, is_stored).await {
+        if let Err(error) = self.endpoint_store.remove(&member.endpoint.name, is_stored).await {
             // The next start finds it empty, and tries again.
             let (endpoint, error) =
                 (&member.endpoint.name, format!("{:#}", anyhow::Error::new(error)));
@@ -390,7 +391,7 @@ impl EndpointRegistry {
             let takers = self.takers().filter(|(_, member)| takes(&member.endpoint));
             (Arc::clone(&rule.table), takers.map(|(index, _)| index).collect())
         };
-        let serving = match self.keep.is_of_partition() {
+        let serving = match self.endpoint_store.is_of_partition() {
             true => ServingEndpoints::default(),
             false => ServingEndpoints {
                 rules: self.rules.iter().map(takers).collect(),

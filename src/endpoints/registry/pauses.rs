@@ -59,7 +59,7 @@ impl EndpointRegistry {
                 member.paused = Some(pause);
             }
         }
-        if let Err(error) = self.keep.remember(&targets).await {
+        if let Err(error) = self.endpoint_store.remember(&targets).await {
             let error = format!("{:#}", anyhow::Error::new(error));
             tracing::warn!(error, "cannot write down where the endpoints point");
         }
@@ -75,14 +75,14 @@ impl EndpointRegistry {
             let (index, change, paused) = match step {
                 PlanStep::Pause { index, by } => {
                     let Some(member) = self.members.get(&index) else { continue };
-                    match self.keep.pause(&member.endpoint.name, &by).await {
+                    match self.endpoint_store.pause(&member.endpoint.name, &by).await {
                         Ok(pause) => (index, LaneChange::Pause, Some(Some(pause))),
                         Err(error) => return Ok(Err(error)),
                     }
                 }
                 PlanStep::Resume { index } => {
                     let Some(member) = self.members.get(&index) else { continue };
-                    match self.keep.resume(&member.endpoint.name).await {
+                    match self.endpoint_store.resume(&member.endpoint.name).await {
                         Ok(()) => (index, LaneChange::Resume, Some(None)),
                         Err(error) => return Ok(Err(error)),
                     }
@@ -131,6 +131,6 @@ impl EndpointRegistry {
         what: EndpointOrder,
     ) -> Result<(), RegistryError> {
         let Some(member) = self.members.get(&index) else { return Ok(()) };
-        self.keep.order(&member.endpoint.name, what).await
+        self.endpoint_store.order(&member.endpoint.name, what).await
     }
 }

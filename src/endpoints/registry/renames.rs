@@ -30,7 +30,7 @@ impl EndpointRegistry {
         for step in &plan.steps {
             let PlanStep::Rename { rename, .. } = step else { continue };
             let EndpointRename { from, to, .. } = rename;
-            let found = self.keep.rename_obstacles(from, to).await;
+            let found = self.endpoint_store.rename_obstacles(from, to).await;
             let found = found.map_err(|error| RegistryError::Unsaved(Box::new(error)))?;
             let why = if found.taken > 0 {
                 format!(
@@ -68,7 +68,7 @@ impl EndpointRegistry {
         renamed: Vec<(EndpointIndex, EndpointRename)>,
     ) -> anyhow::Result<()> {
         let backlog = Arc::clone(&self.common.backlog);
-        let held = backlog.hold().await;
+        let reading_paused = backlog.pause_reading().await;
         for (index, rename) in &renamed {
             if let Some(member) = self.members.get_mut(index) {
                 member.renaming = Some(Arc::clone(&rename.from));
@@ -87,7 +87,7 @@ impl EndpointRegistry {
             self.common.handles.samples.rename(&from, &to);
             tracing::warn!(%from, endpoint = %to, who = by, "endpoint is renamed, and what waits goes along");
         }
-        drop(held);
+        drop(reading_paused);
         Ok(())
     }
 }

@@ -51,8 +51,8 @@ impl EndpointStore {
         Self::with(settings, StoreRole::Member(known))
     }
 
-    pub(crate) fn of_partition(settings: &Settings, holding: StateOwnership) -> Self {
-        Self::with(settings, StoreRole::Partition(holding))
+    pub(crate) fn of_partition(settings: &Settings, ownership: StateOwnership) -> Self {
+        Self::with(settings, StoreRole::Partition(ownership))
     }
 
     fn with(settings: &Settings, role: StoreRole) -> Self {
@@ -137,10 +137,10 @@ impl EndpointStore {
         let epoch = match &self.role {
             StoreRole::Source { epoch } => *epoch,
             StoreRole::Member(_) => return Ok(()), // its owner does
-            StoreRole::Partition(holding) => {
+            StoreRole::Partition(ownership) => {
                 let session = self.session().await?;
                 let gone = (name, is_stored);
-                shared_endpoints::remove(&session.client, holding, gone).await?;
+                shared_endpoints::remove(&session.client, ownership, gone).await?;
                 self.session = Some(session);
                 return Ok(());
             }
@@ -229,7 +229,7 @@ impl EndpointStore {
         let right = match &self.role {
             StoreRole::Source { epoch } => (PartitionNumber::SOURCE, *epoch),
             StoreRole::Member(_) => return Ok(()), // its owner does
-            StoreRole::Partition(holding) => (holding.partition(), holding.epoch()),
+            StoreRole::Partition(ownership) => (ownership.partition(), ownership.epoch()),
         };
         if targets.is_empty() {
             return Ok(());

@@ -8,7 +8,7 @@ use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Signing;
 use crate::config::settings::StandardKey;
-use crate::config::template::TemplatePiece;
+use crate::expression::template::TemplatePiece;
 
 /// Whether requests go to another place, prove themselves in another way, or are judged by another
 /// rule: what failed before may be taken now.

@@ -1,10 +1,10 @@
-//! Which rows a rule is about.
+//! The row filter (`when`) of a rule, compiled for one table.
 
-use crate::config::expression::Expression;
 use crate::config::settings::EventFilter;
 use crate::event::expression_fault::RenderFaults;
 use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
+use crate::expression::Expression;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::RowTuple;
 use crate::flow::relation::Relation;

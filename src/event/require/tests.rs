@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::config::expression::Expression;
 use crate::config::settings::EventFilter;
 use crate::config::settings::ExpiryRule;
 use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
-use crate::config::template::TemplateNode;
 use crate::event::route::tests::relation;
 use crate::event::route::tests::rule;
+use crate::expression::Expression;
+use crate::expression::template::TemplateNode;
 use crate::flow::relation::SqlType;
 
 fn things(identity: ReplicaIdentity) -> Relation {

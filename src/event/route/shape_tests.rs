@@ -8,9 +8,9 @@ use super::tests::orders;
 use super::tests::row;
 use super::tests::rule;
 use super::*;
-use crate::config::expression::Expression;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::PayloadSettings;
+use crate::expression::Expression;
 use crate::flow::body::EventBody;
 use crate::flow::relation::ReplicaIdentity;
 

@@ -8,7 +8,6 @@ use serde_json::Value as Json;
 use serde_json::json;
 
 use super::*;
-use crate::config::expression::Expression;
 use crate::config::secret::Secret;
 use crate::config::sections::endpoint_connection::ConnectionLink;
 use crate::config::settings::AddressPolicy;
@@ -27,6 +26,7 @@ use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
 use crate::config::settings::SourcePlaces;
 use crate::config::settings::TraceSource;
+use crate::expression::Expression;
 use crate::flow::change::ColumnField;
 use crate::flow::change::OldRow;
 use crate::flow::change::RowTuple;

@@ -35,7 +35,7 @@ fn the_usual_body_has_the_row_with_its_types() {
 #[test]
 fn a_payload_of_ones_own_has_what_its_places_name() {
     let expression = |source: &str| TemplateNode::Value(Expression::parse(source).unwrap());
-    let member = |name: &str, value, optional| crate::config::template::TemplateMember {
+    let member = |name: &str, value, optional| crate::expression::template::TemplateMember {
         name: name.to_owned(),
         optional,
         value,

@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::config::expression::Expression;
-use crate::config::expression::named_columns::BuiltInName;
-use crate::config::expression::named_columns::ExpressionForm;
 use crate::event::column_change;
 use crate::event::column_change::RowImage;
 use crate::event::datum;
@@ -18,6 +15,9 @@ use crate::event::template::steps::ValueSlot;
 use crate::event::value::write_value;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
+use crate::expression::Expression;
+use crate::expression::named_columns::BuiltInName;
+use crate::expression::named_columns::ExpressionForm;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::RowTuple;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::config::expression::Expression;
-use crate::config::expression::named_columns::BuiltInName;
-use crate::config::expression::named_columns::ColumnReference;
-use crate::config::expression::named_columns::ExpressionForm;
-use crate::config::template::TemplateNode;
-use crate::config::template::TemplatePiece;
 use crate::event::datum;
+use crate::expression::Expression;
+use crate::expression::named_columns::BuiltInName;
+use crate::expression::named_columns::ColumnReference;
+use crate::expression::named_columns::ExpressionForm;
+use crate::expression::template::TemplateNode;
+use crate::expression::template::TemplatePiece;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
 

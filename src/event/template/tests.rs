@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
-use crate::config::expression::Expression;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::PayloadSettings;
 use crate::event::route::tests::COMMITTED;
@@ -16,6 +15,7 @@ use crate::event::route::tests::event;
 use crate::event::route::tests::relation;
 use crate::event::route::tests::row;
 use crate::event::route::tests::rule;
+use crate::expression::Expression;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::CommittedChange;
 use crate::flow::change::OldRow;
@@ -32,11 +32,12 @@ fn piece(source: &str) -> TemplatePiece {
 }
 
 fn object(members: &[(&str, TemplateNode)]) -> TemplateNode {
-    let member = |(name, value): &(&str, TemplateNode)| crate::config::template::TemplateMember {
-        name: name.trim_end_matches('?').to_owned(),
-        optional: name.ends_with('?'),
-        value: value.clone(),
-    };
+    let member =
+        |(name, value): &(&str, TemplateNode)| crate::expression::template::TemplateMember {
+            name: name.trim_end_matches('?').to_owned(),
+            optional: name.ends_with('?'),
+            value: value.clone(),
+        };
     TemplateNode::Object(members.iter().map(member).collect())
 }
 

@@ -85,7 +85,7 @@ impl LaneState {
             if flying.binary_search(&slot).is_ok() {
                 continue;
             }
-            let is_parked = self.order.holding(slot) == DurableIn::Backlog;
+            let is_parked = self.order.durable_in(slot) == DurableIn::Backlog;
             let expiry = self.order.event(slot).expiry;
             let age = now.database.since(self.order.parked_at(slot));
             let is_parked = is_parked && !is_answering;

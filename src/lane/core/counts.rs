@@ -1,4 +1,4 @@
-//! What a lane holds, and what it gives back.
+//! Counts of a lane in events, and the places of its capacity that it gives back.
 
 /// What an event takes up on its way into the lane.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

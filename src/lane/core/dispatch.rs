@@ -42,10 +42,10 @@ impl LaneState {
     pub(super) fn take_next(&mut self, now: LaneNow) -> Option<RetryBatch> {
         // Retries that turn out to have expired can free fresh events: hence the third look. Fresh
         // ones that have expired can free deliveries that continue: hence the fourth.
-        for retry in [self.retry_turn, !self.retry_turn, false, true] {
+        for retry in [self.is_retry_next, !self.is_retry_next, false, true] {
             let parcel = if retry { self.take_due_retry(now) } else { self.take_fresh(now) };
             if parcel.is_some() {
-                self.retry_turn = !retry;
+                self.is_retry_next = !retry;
                 return parcel;
             }
         }

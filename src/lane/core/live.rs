@@ -70,7 +70,7 @@ impl LaneState {
         let reason = self.held_off().unwrap_or(ParkReason::Retry);
         for (slot, tries) in restarted {
             // Its row has to know of it.
-            if self.order.holding(slot) == DurableIn::Backlog {
+            if self.order.durable_in(slot) == DurableIn::Backlog {
                 self.report_parked(slot, &tries, Some(now.database), reason);
             }
         }

@@ -27,7 +27,7 @@ impl LaneState {
         self.park_all(reason, now);
         let mut leaving: Vec<OrderSlot> = self.order.waiting();
         leaving.extend(self.retries.iter().flat_map(|(parcel, _)| parcel.members.iter().copied()));
-        leaving.retain(|&slot| self.order.holding(slot) == DurableIn::Backlog);
+        leaving.retain(|&slot| self.order.durable_in(slot) == DurableIn::Backlog);
         leaving.sort_unstable();
         leaving.dedup();
         let dues: Vec<_> = self

@@ -64,7 +64,7 @@ pub(super) struct KeyOrder {
 #[derive(Debug)]
 pub(super) struct ArrivedEvent {
     pub(super) event: Arc<Event>,
-    pub(super) holding: DurableIn,
+    pub(super) durable_in: DurableIn,
     /// When it was parked; without a meaning unless the backlog holds it.
     pub(super) parked: Timestamp,
     /// What is left of earlier attempts.
@@ -75,7 +75,7 @@ pub(super) struct ArrivedEvent {
 #[derive(Debug)]
 pub(super) struct RemovedEvent {
     pub(super) event: Arc<Event>,
-    pub(super) holding: DurableIn,
+    pub(super) durable_in: DurableIn,
     pub(super) resume: Option<ResumedDelivery>,
     pub(super) opened: OpenedDelivery,
 }
@@ -83,7 +83,7 @@ pub(super) struct RemovedEvent {
 #[derive(Debug)]
 struct OrderEntry {
     event: Arc<Event>,
-    holding: DurableIn,
+    durable_in: DurableIn,
     parked: Timestamp,
     is_detained: bool,
     /// It continues where it was once it is first; until then it cannot join a batch of events
@@ -181,8 +181,8 @@ impl KeyOrder {
 
     /// Puts an event behind all others with one of its keys.
     pub(super) fn insert(&mut self, arrived: ArrivedEvent, now: Instant) -> OrderSlot {
-        let ArrivedEvent { event, holding, parked, resume } = arrived;
-        self.count(holding, 1);
+        let ArrivedEvent { event, durable_in, parked, resume } = arrived;
+        self.count(durable_in, 1);
         let keys = self.keys(&event);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
@@ -192,9 +192,9 @@ impl KeyOrder {
         });
         let mut entry = OrderEntry {
             event,
-            holding,
+            durable_in,
             parked,
-            is_detained: holding == DurableIn::Backlog,
+            is_detained: durable_in == DurableIn::Backlog,
             resume,
             arrival: self.arrivals,
             since: now,
@@ -228,7 +228,7 @@ impl KeyOrder {
         let place = self.entries.get_mut(slot.0 as usize).and_then(Option::take);
         let mut entry = place.expect("a slot names an event until the event is removed");
         self.free.push(slot);
-        self.count(entry.holding, -1);
+        self.count(entry.durable_in, -1);
         for (key, side) in self.keys(&entry.event).iter().zip([ChainSide::First, ChainSide::Second])
         {
             let KeyChain { previous, next } = *entry.chain(side);
@@ -259,15 +259,15 @@ impl KeyOrder {
             false => self.pass_barriers(&entry.event, entry.arrival, true),
         };
         let opened = OpenedDelivery { of_keys, of_barriers };
-        let OrderEntry { event, holding, resume, .. } = entry;
-        RemovedEvent { event, holding, resume, opened }
+        let OrderEntry { event, durable_in, resume, .. } = entry;
+        RemovedEvent { event, durable_in, resume, opened }
     }
 
     /// The event has got a row in the backlog.
     pub(super) fn park(&mut self, slot: OrderSlot, parked: Timestamp) {
         let entry = self.entry_mut(slot);
-        debug_assert_eq!(entry.holding, DurableIn::Wal, "only what the WAL holds is parked");
-        (entry.holding, entry.parked, entry.is_detained) = (DurableIn::Backlog, parked, true);
+        debug_assert_eq!(entry.durable_in, DurableIn::Wal, "only what the WAL holds is parked");
+        (entry.durable_in, entry.parked, entry.is_detained) = (DurableIn::Backlog, parked, true);
         self.count(DurableIn::Backlog, 1);
     }
 
@@ -364,8 +364,8 @@ impl KeyOrder {
         entries.filter(|(_, entry)| entry.is_some()).map(|(slot, _)| OrderSlot(slot))
     }
 
-    fn count(&mut self, holding: DurableIn, change: isize) {
-        let count = match holding {
+    fn count(&mut self, durable_in: DurableIn, change: isize) {
+        let count = match durable_in {
             DurableIn::Wal => return,
             DurableIn::Backlog => &mut self.parked,
             DurableIn::Replay(_) => &mut self.replays,

@@ -151,7 +151,7 @@ impl LaneState {
             AttemptVerdict::Delivered => true,
             // It is there, and wants nothing for a while.
             AttemptVerdict::Retry { at_least } if exchange.reach == AttemptReach::Throttled => {
-                self.rate.hold(now, at_least.unwrap_or_default());
+                self.rate.wal_hold(now, at_least.unwrap_or_default());
                 true
             }
             // It is there, and takes fewer at once.

@@ -30,14 +30,14 @@ pub(super) struct RateLimit {
     /// When the next start is due if they are spaced evenly.
     due: Option<Instant>,
     /// Until when the endpoint wants nothing.
-    held: Option<Instant>,
+    not_before: Option<Instant>,
 }
 
 impl RateLimit {
     /// `limit` is in requests per second.
     pub(super) fn new(limit: Option<f64>) -> Self {
         let interval = |limit: f64| Duration::try_from_secs_f64(limit.recip()).unwrap_or(FAR);
-        Self { interval: limit.map(interval), due: None, held: None }
+        Self { interval: limit.map(interval), due: None, not_before: None }
     }
 
     /// Another limit, from the next start on.
@@ -49,19 +49,19 @@ impl RateLimit {
 
     /// When the next request may start; `None` means at once.
     pub(super) fn free_at(&self, now: Instant) -> Option<Instant> {
-        let held = self.held.filter(|held| *held > now);
+        let not_before = self.not_before.filter(|not_before| *not_before > now);
         let due = self.due.filter(|due| *due > later(now, CATCH_UP));
-        held.max(due.map(|due| due.checked_sub(CATCH_UP).unwrap_or(due)))
+        not_before.max(due.map(|due| due.checked_sub(CATCH_UP).unwrap_or(due)))
     }
 
     /// The endpoint wants nothing for this time.
-    pub(super) fn hold(&mut self, now: Instant, wait: Duration) {
-        self.held = self.held.max(Some(later(now, wait)));
+    pub(super) fn wal_hold(&mut self, now: Instant, wait: Duration) {
+        self.not_before = self.not_before.max(Some(later(now, wait)));
     }
 
     /// What it wanted holds no more.
     pub(super) fn release(&mut self) {
-        self.held = None;
+        self.not_before = None;
     }
 
     /// A request starts.
@@ -167,8 +167,8 @@ mod tests {
         let start = Instant::now();
         for limit in [None, Some(10.0)] {
             let mut rate = RateLimit::new(limit);
-            rate.hold(start, Duration::from_secs(60));
-            rate.hold(start, Duration::from_secs(5));
+            rate.wal_hold(start, Duration::from_secs(60));
+            rate.wal_hold(start, Duration::from_secs(5));
             rate.start(start);
             let until = start + Duration::from_secs(60);
             assert_eq!(rate.free_at(start), Some(until));

@@ -38,8 +38,8 @@ impl LaneState {
         }
         self.is_resting = false;
         let parked = now.database;
-        let slot =
-            self.keep(ArrivedEvent { event, holding: DurableIn::Wal, parked, resume: None }, now);
+        let slot = self
+            .keep(ArrivedEvent { event, durable_in: DurableIn::Wal, parked, resume: None }, now);
         if let Some(reason) = self.held_off() {
             self.park(slot, &AttemptCount::default(), None, reason, now);
         } else if self.spill.is_some() && self.order.is_detained(slot) {
@@ -69,7 +69,7 @@ impl LaneState {
             let reason = held_off.unwrap_or(ParkReason::Retry);
             let next = Some(now.on_database(due));
             for &slot in &parcel.members {
-                match self.order.holding(slot) {
+                match self.order.durable_in(slot) {
                     DurableIn::Wal if is_far => self.park(slot, &parcel.tries, next, reason, now),
                     // Its row has to know of the attempt.
                     DurableIn::Backlog => self.report_parked(slot, &parcel.tries, next, reason),
@@ -89,13 +89,13 @@ impl LaneState {
             let next = now.on_database(due);
             retrying.extend(parcel.members.iter().map(|&slot| (slot, parcel.tries.clone(), next)));
         }
-        retrying.retain(|(slot, ..)| self.order.holding(*slot) == DurableIn::Wal);
+        retrying.retain(|(slot, ..)| self.order.durable_in(*slot) == DurableIn::Wal);
         retrying.sort_unstable_by_key(|(slot, ..)| self.order.arrival(*slot));
         for (slot, tries, next) in retrying {
             self.park(slot, &tries, Some(next), reason, now);
         }
         for slot in self.order.waiting() {
-            if self.order.holding(slot) == DurableIn::Wal {
+            if self.order.durable_in(slot) == DurableIn::Wal {
                 self.park(slot, &AttemptCount::default(), None, reason, now);
             }
         }
@@ -132,7 +132,7 @@ impl LaneState {
             }
             // After a change of the order something that was leased before can stand behind them: it
             // does not wait for them.
-            if self.order.holding(slot) == DurableIn::Wal && !self.order.is_taken(slot) {
+            if self.order.durable_in(slot) == DurableIn::Wal && !self.order.is_taken(slot) {
                 self.park(slot, &AttemptCount::default(), None, ParkReason::Behind, now);
             }
             next.extend(self.order.detain(slot));
@@ -160,7 +160,7 @@ impl LaneState {
         next_attempt: Option<Timestamp>,
         reason: ParkReason,
     ) {
-        let (event, holding) = (Arc::clone(self.order.event(slot)), self.order.holding(slot));
-        self.settle(event, holding, tries, DeliveryOutcome::Parked { next_attempt, reason });
+        let (event, durable_in) = (Arc::clone(self.order.event(slot)), self.order.durable_in(slot));
+        self.settle(event, durable_in, tries, DeliveryOutcome::Parked { next_attempt, reason });
     }
 }

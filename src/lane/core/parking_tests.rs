@@ -51,7 +51,7 @@ impl Bench {
     /// What was settled since the last call, with what kept it before.
     pub(super) fn booked(&mut self) -> Vec<(u64, DurableIn, DeliveryOutcome)> {
         let settled = self.lane.take_settled().into_iter();
-        settled.map(|s| (s.event.sequence, s.holding, s.outcome)).collect()
+        settled.map(|s| (s.event.sequence, s.durable_in, s.outcome)).collect()
     }
 
     /// The numbers of what was parked since the last call; nothing else was settled.
@@ -114,7 +114,7 @@ fn a_parked_delivery_that_fails_again_is_reported_with_its_attempts() {
     bench.complete(&lease, &retry(None));
     let settled = bench.lane.take_settled();
     let [_, again] = settled.as_slice() else { panic!("{settled:?}") };
-    assert_eq!((again.holding, again.attempts), (DurableIn::Backlog, 2));
+    assert_eq!((again.durable_in, again.attempts), (DurableIn::Backlog, 2));
     let history = again.history.as_ref().unwrap();
     assert_eq!(history.first_attempt, Timestamp::default());
     assert_eq!(history.last_attempt, Timestamp::from_micros(31_500_000));
@@ -346,7 +346,7 @@ fn while_the_seam_closes_half_of_the_places_are_kept_for_rows() {
     bench.lane.start_refill(0, bench.now).unwrap();
     bench.lane.refilled(vec![row(event(1, 1), 2)], now);
     assert_eq!(bench.lane.reserved(), 1);
-    assert_eq!(bench.lane.keep_places(3, bench.now), 2, "a sender would take them all");
+    assert_eq!(bench.lane.keep_positions(3, bench.now), 2, "a sender would take them all");
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn what_comes_from_the_backlog_continues_where_it_was() {
     let last = bench.leases().remove(0);
     bench.complete(&last, &retry(None));
     let settled = bench.lane.take_settled();
-    assert_eq!(settled.last().map(|s| (s.attempts, s.holding)), Some((5, DurableIn::Backlog)));
+    assert_eq!(settled.last().map(|s| (s.attempts, s.durable_in)), Some((5, DurableIn::Backlog)));
     assert!(matches!(settled.last().unwrap().outcome, DeliveryOutcome::Dead { .. }));
     assert_eq!(numbers(&bench.leases()), [[1]]);
 }
@@ -454,8 +454,8 @@ fn limits_and_expiry_hold_while_the_endpoint_is_out_of_order() {
     bench.lane.tick(bench.time());
     bench.now += SWEEP_INTERVAL;
     bench.lane.tick(bench.time());
-    let named = |(n, holding, outcome)| {
-        assert_eq!(holding, DurableIn::Backlog);
+    let named = |(n, durable_in, outcome)| {
+        assert_eq!(durable_in, DurableIn::Backlog);
         match outcome {
             DeliveryOutcome::Expired => (n, "expired"),
             DeliveryOutcome::Dead { reason: DeathReason::BacklogFull } => (n, "full"),

@@ -75,25 +75,25 @@ impl LaneState {
         self.line_up(removed.opened.all());
         self.missing = 0;
         let tries = removed.resume.as_ref().map_or(tries, |resume| &resume.tries);
-        if matches!(removed.holding, DurableIn::Replay(_)) {
+        if matches!(removed.durable_in, DurableIn::Replay(_)) {
             self.freed.own += 1;
             self.freed.replays += 1;
         } else {
             self.free(DeliveryPlace::Own, &removed.event);
         }
-        self.settle(removed.event, removed.holding, tries, outcome);
+        self.settle(removed.event, removed.durable_in, tries, outcome);
     }
 
     pub(super) fn settle(
         &mut self,
         event: Arc<Event>,
-        holding: DurableIn,
+        durable_in: DurableIn,
         tries: &AttemptCount,
         outcome: DeliveryOutcome,
     ) {
         let endpoint = self.settings.endpoint;
         let AttemptCount { attempts, history, .. } = tries.clone();
-        self.settled.push(Settlement { event, endpoint, outcome, holding, attempts, history });
+        self.settled.push(Settlement { event, endpoint, outcome, durable_in, attempts, history });
     }
 
     /// An event leaves memory.

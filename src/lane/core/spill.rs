@@ -218,7 +218,7 @@ impl LaneState {
 
     /// Of places that have become free, keeps what it wants for deliveries of the backlog; returns
     /// the others.
-    pub fn keep_places(&mut self, places: usize, now: Instant) -> usize {
+    pub fn keep_positions(&mut self, places: usize, now: Instant) -> usize {
         let goal = self.reserve_goal(now);
         let Some(spill) = &mut self.spill else { return places };
         let kept = places.min(goal.saturating_sub(spill.reserved));
@@ -349,7 +349,7 @@ impl LaneState {
         let due = known_due.unwrap_or_else(|| later(now.instant, wait));
         let resume = continues.then(|| ResumedDelivery { tries: tries.clone(), due });
         let slot =
-            self.keep(ArrivedEvent { event, holding: DurableIn::Backlog, parked, resume }, now);
+            self.keep(ArrivedEvent { event, durable_in: DurableIn::Backlog, parked, resume }, now);
         if begins_anew {
             let reason = self.held_off().unwrap_or(ParkReason::Retry);
             self.report_parked(slot, &tries, Some(now.database), reason);

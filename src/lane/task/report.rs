@@ -78,7 +78,7 @@ impl LaneTask {
             return;
         }
         let mut freed = std::mem::take(&mut self.freed);
-        freed.own = self.lane.keep_places(freed.own, Instant::now().into_std());
+        freed.own = self.lane.keep_positions(freed.own, Instant::now().into_std());
         self.room.give_back(freed);
     }
 }

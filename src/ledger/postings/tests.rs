@@ -76,7 +76,7 @@ impl Booked {
         for (endpoints_version, notes) in by_version(tally) {
             let mut common = std::mem::take(&mut self.common);
             let serving = &versions[&endpoints_version];
-            if notes.keys().any(|note| note.fate == OpenFate::Begun) {
+            if notes.keys().any(|note| note.opened_as == OpenedAs::Begun) {
                 let present = serving.endpoints.iter().copied().collect();
                 common.begin(present, |posting| self.take(posting));
             }
@@ -107,8 +107,8 @@ proptest! {
         let filtered = BookCount { captured: 1, filtered: 1, ..BookCount::default() };
         let expired = BookCount { captured: 1, expired: 1, ..BookCount::default() };
         for step in steps {
-            let mut note = |fate| {
-                let note = FilteredNote { endpoints_version, rule: RuleIndex(0), fate };
+            let mut note = |opened_as| {
+                let note = FilteredNote { endpoints_version, rule: RuleIndex(0), opened_as };
                 *tally.entry(note).or_default() += 1;
             };
             let ServingEndpoints { endpoints, rules } = versions[&endpoints_version].clone();
@@ -123,25 +123,25 @@ proptest! {
                     let rules = vec![(table(), of_bits(present & everybody))];
                     endpoints_version = EndpointsVersion(endpoints_version.0 + 1);
                     versions.insert(endpoints_version, ServingEndpoints { endpoints: of_bits(present), rules });
-                    let note = FilteredNote { endpoints_version, rule: RuleIndex(0), fate: OpenFate::Begun };
+                    let note = FilteredNote { endpoints_version, rule: RuleIndex(0), opened_as: OpenedAs::Begun };
                     tally.insert(note, 1);
                 }
                 Step::Filtered => {
-                    note(OpenFate::Filtered);
+                    note(OpenedAs::Filtered);
                     endpoints.iter().for_each(|&endpoint| model.count(endpoint, filtered));
                 }
                 Step::Raised { chosen } => {
-                    note(OpenFate::Raised);
+                    note(OpenedAs::Raised);
                     let chosen = choosing(chosen);
-                    chosen.iter().for_each(|&taker| note(OpenFate::Chosen(taker)));
+                    chosen.iter().for_each(|&taker| note(OpenedAs::Chosen(taker)));
                     let takes = |e: &EndpointIndex| everybody.contains(e) || chosen.contains(e);
                     let others = endpoints.iter().filter(|endpoint| !takes(endpoint));
                     others.for_each(|&endpoint| model.count(endpoint, filtered));
                 }
                 Step::Expired { chosen } => {
-                    note(OpenFate::Expired);
+                    note(OpenedAs::Expired);
                     let chosen = choosing(chosen);
-                    chosen.iter().for_each(|&taker| note(OpenFate::TooLate(taker)));
+                    chosen.iter().for_each(|&taker| note(OpenedAs::TooLate(taker)));
                     for &endpoint in &endpoints {
                         let takes = everybody.contains(&endpoint) || chosen.contains(&endpoint);
                         model.count(endpoint, if takes { expired } else { filtered });
@@ -165,12 +165,12 @@ fn what_an_event_costs_does_not_grow_with_the_endpoints_that_do_not_take_it() {
         let serving = ServingEndpoints { endpoints, rules };
         let mut common = CommonBooks::default();
         common.begin(serving.endpoints.iter().copied().collect(), |_| {});
-        let note = |fate| FilteredNote {
+        let note = |opened_as| FilteredNote {
             endpoints_version: EndpointsVersion(0),
             rule: RuleIndex(0),
-            fate,
+            opened_as,
         };
-        let notes = [(note(OpenFate::Raised), 1), (note(OpenFate::Chosen(EndpointIndex(1))), 1)];
+        let notes = [(note(OpenedAs::Raised), 1), (note(OpenedAs::Chosen(EndpointIndex(1))), 1)];
         let mut postings = 0;
         common.post(&serving, notes.into_iter(), Some, |_| postings += 1);
         postings

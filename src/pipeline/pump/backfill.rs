@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backfill::pump_orders::BackfillOrder;
-use crate::backfill::pump_orders::ChunkFate;
+use crate::backfill::pump_orders::ChunkOutcome;
 use crate::backfill::pump_orders::KeyMoves;
 use crate::backfill::window::ReadChunk;
 use crate::failpoint;
@@ -28,10 +28,10 @@ use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::pump_report::FilteredNote;
+use crate::flow::pump_report::OpenedAs;
+use crate::flow::pump_report::PumpReport;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::watermark::FilteredNote;
-use crate::flow::watermark::OpenFate;
-use crate::flow::watermark::PumpReport;
 use crate::lane::sender::LaneSender;
 use crate::pipeline::pump::EventPump;
 use crate::pipeline::pump::relay_outbox::RelayOutbox;
@@ -61,16 +61,16 @@ impl EventPump {
                     self.backfills.moves.forget(id);
                 }
                 self.backfills.window.forget(id);
-                self.backfills.fates.remove(&id);
+                self.backfills.outcomes.remove(&id);
                 self.backfills.slices.remove(&id);
             }
-            BackfillOrder::Chunk { chunk, fate } => {
+            BackfillOrder::Chunk { chunk, outcome } => {
                 let names = &chunk.target.endpoints;
                 if self.books.indexes(names).len() < names.len() {
-                    fate.send(ChunkFate::EndpointGone).ok(); // it may have been stopped
+                    outcome.send(ChunkOutcome::EndpointGone).ok(); // it may have been stopped
                     return Ok(());
                 }
-                self.backfills.accept(*chunk, fate);
+                self.backfills.accept(*chunk, outcome);
                 self.send_slice().await?;
             }
         }
@@ -220,7 +220,7 @@ impl EventPump {
         let step = chunk.step;
         let (id, sent) = (step.id, step.sent);
         self.outbox.opened.push(PumpReport::Backfilled(step));
-        self.backfills.tell(id, ChunkFate::Released { sent });
+        self.backfills.tell(id, ChunkOutcome::Released { sent });
         Ok(())
     }
 
@@ -242,8 +242,8 @@ impl EventPump {
         if let Some(everybody) = everybody {
             return self.note_takers(rule, (everybody, owed), notes);
         }
-        notes.push(self.note(rule, OpenFate::Filtered));
-        notes.extend(owed.iter().map(|&taker| self.note(rule, OpenFate::Chosen(taker))));
+        notes.push(self.note(rule, OpenedAs::Filtered));
+        notes.extend(owed.iter().map(|&taker| self.note(rule, OpenedAs::Chosen(taker))));
     }
 
     /// Notes an event that was too old when it was read: for everybody who takes all of the rule's events,
@@ -256,17 +256,17 @@ impl EventPump {
         chosen: Option<&BTreeSet<EndpointIndex>>,
         notes: &mut Vec<FilteredNote>,
     ) {
-        let fate = match chosen {
-            None => OpenFate::Expired,
+        let outcome = match chosen {
+            None => OpenedAs::Expired,
             Some(chosen) => {
                 late.extend(everybody);
                 late.retain(|taker| chosen.contains(taker));
-                OpenFate::Filtered
+                OpenedAs::Filtered
             }
         };
         let all = everybody.iter().filter(|_| chosen.is_none());
         self.books.expired(rule, all.chain(&late), id, facts);
-        notes.push(self.note(rule, fate));
-        notes.extend(late.iter().map(|&taker| self.note(rule, OpenFate::TooLate(taker))));
+        notes.push(self.note(rule, outcome));
+        notes.extend(late.iter().map(|&taker| self.note(rule, OpenedAs::TooLate(taker))));
     }
 }

@@ -20,14 +20,14 @@ use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::pump_report::FilteredNote;
+use crate::flow::pump_report::PumpReport;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
-use crate::flow::watermark::FilteredNote;
-use crate::flow::watermark::PumpReport;
 use crate::lane::overflow_delay::WalHold;
 use crate::lane::sender::LaneSender;
 use crate::lane::sender::hand_over;
@@ -42,7 +42,7 @@ pub(crate) struct PumpOutbox {
     filled: Vec<EndpointIndex>,
     /// Lanes that make batches and have got events, but have not been told that nothing more comes.
     gathering: BTreeSet<EndpointIndex>,
-    hold: WalHold,
+    wal_hold: WalHold,
     ledger: mpsc::Sender<Vec<PumpReport>>,
     pub(super) opened: Vec<PumpReport>,
     /// Endpoints that are no more, where others have removed them: what comes for them becomes dead letters.
@@ -62,13 +62,13 @@ struct TombstoneDeliveries {
 }
 
 impl PumpOutbox {
-    pub(crate) fn new(ledger: mpsc::Sender<Vec<PumpReport>>, hold: WalHold) -> Self {
+    pub(crate) fn new(ledger: mpsc::Sender<Vec<PumpReport>>, wal_hold: WalHold) -> Self {
         Self {
             lanes: BTreeMap::new(),
             batches: Vec::new(),
             filled: Vec::new(),
             gathering: BTreeSet::new(),
-            hold,
+            wal_hold,
             ledger,
             opened: Vec::new(),
             tombstones: None,
@@ -151,7 +151,7 @@ impl PumpOutbox {
                     event: Arc::clone(event),
                     endpoint: *taker,
                     outcome: DeliveryOutcome::Dead { reason: DeathReason::EndpointDeleted },
-                    holding: DurableIn::Wal,
+                    durable_in: DurableIn::Wal,
                     attempts: 0,
                     history: None,
                 });
@@ -254,7 +254,7 @@ impl PumpOutbox {
             Some((lanes.get(&index)?, batch))
         });
         let is_any_idle = || lanes.values().any(LaneSender::is_idle);
-        hand_over(shares, &self.hold, &is_any_idle).await.context("a lane has ended")
+        hand_over(shares, &self.wal_hold, &is_any_idle).await.context("a lane has ended")
     }
 
     /// Nothing more is on its way: batches need not wait for it.

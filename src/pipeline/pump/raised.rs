@@ -13,10 +13,10 @@ use crate::flow::change::CommittedChange;
 use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
+use crate::flow::pump_report::FilteredNote;
+use crate::flow::pump_report::OpenedAs;
+use crate::flow::pump_report::PumpReport;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::watermark::FilteredNote;
-use crate::flow::watermark::OpenFate;
-use crate::flow::watermark::PumpReport;
 use crate::pipeline::crash_guard::KeptBody;
 use crate::pipeline::pump::EventPump;
 use crate::pipeline::pump::waiting_rows::narrow;
@@ -36,9 +36,9 @@ impl EventPump {
         notes: &mut Vec<FilteredNote>,
     ) {
         if takers.is_empty() || takers.len() < self.books.endpoints() {
-            notes.push(self.note(rule, OpenFate::Raised));
+            notes.push(self.note(rule, OpenedAs::Raised));
             let chosen = takers.iter().skip(everybody);
-            notes.extend(chosen.map(|&taker| self.note(rule, OpenFate::Chosen(taker))));
+            notes.extend(chosen.map(|&taker| self.note(rule, OpenedAs::Chosen(taker))));
         }
     }
 
@@ -51,7 +51,7 @@ impl EventPump {
     ) {
         for AsideBody { why, shaped: ShapedBody { body, endpoints } } in aside {
             let why = poison.unwrap_or(why);
-            let takers = self.ahead.owed(endpoints.into(), event.id);
+            let takers = self.already_settled.owed(endpoints.into(), event.id);
             if !takers.is_empty() {
                 self.outbox.set_aside(Box::new(event.shaped(body, None)), takers, why);
             }
@@ -61,14 +61,17 @@ impl EventPump {
     /// All of none have taken it, and its row is told so.
     pub(super) fn tell_untaken(&mut self, mut event: Box<Event>) {
         event.body = EventBody::default();
-        if self.tells_untaken && event.write_back.is_some() && self.ahead.is_untold(event.id) {
+        if self.tells_untaken
+            && event.write_back.is_some()
+            && self.already_settled.is_untold(event.id)
+        {
             self.outbox.opened.push(PumpReport::Untaken(Arc::from(event)));
         }
     }
 
     /// A share of the memory for an event in all its shapes: that of its row, with more for what they
     /// make of it, or one of its own.
-    pub(super) async fn hold(
+    pub(super) async fn take_memory(
         &mut self,
         row: Option<&Arc<MemoryPermit>>,
         event: &Event,
@@ -109,7 +112,7 @@ impl EventPump {
 
     pub(super) async fn change(&mut self, mut change: CommittedChange) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
-        let convicted = self.caution.convicts(change.position);
+        let convicted = self.crash_guard.convicts(change.position);
         let chosen = self.chosen(&change);
         self.route(&change, convicted, &mut routed).await?;
         self.outbox.opened.extend(self.router.take_seen().map(PumpReport::Seen));
@@ -125,12 +128,12 @@ impl EventPump {
             let (mut event, takers, others) = match outcome {
                 RoutedEvent::Filtered => {
                     self.books.filtered(rule);
-                    notes.push(self.note(rule, OpenFate::Filtered));
+                    notes.push(self.note(rule, OpenedAs::Filtered));
                     continue;
                 }
                 RoutedEvent::Repeat { id, facts } => {
                     self.books.repeated(rule, id, &facts);
-                    notes.push(self.note(rule, OpenFate::Filtered));
+                    notes.push(self.note(rule, OpenedAs::Filtered));
                     continue;
                 }
                 RoutedEvent::Expired { id, facts, chosen: late } => {
@@ -166,7 +169,7 @@ impl EventPump {
                 self.tell_untaken(event);
                 continue;
             }
-            let takers = self.ahead.owed(takers, event.id);
+            let takers = self.already_settled.owed(takers, event.id);
             if takers.is_empty() {
                 continue;
             }
@@ -174,7 +177,7 @@ impl EventPump {
                 self.outbox.set_aside_shaped(event, &takers, others, why);
                 continue;
             }
-            event.held = Some(self.hold(row.as_ref(), &event, &others).await?);
+            event.held = Some(self.take_memory(row.as_ref(), &event, &others).await?);
             self.record(&change, &event, &takers);
             self.outbox.raise(rule, event, takers, others);
         }

@@ -167,7 +167,7 @@ impl RelayOutbox {
                         next_attempt: None,
                         reason: ParkReason::Unowned,
                     },
-                    holding: DurableIn::Wal,
+                    durable_in: DurableIn::Wal,
                     attempts: 0,
                     history: None,
                 });

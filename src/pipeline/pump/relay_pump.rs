@@ -58,7 +58,7 @@ pub(crate) struct RelayPump<S: PartitionStream, L> {
     /// How much is known of the endpoints that several members change.
     known: i64,
     /// Deliveries that an earlier owner has settled.
-    ahead: AlreadySettled,
+    already_settled: AlreadySettled,
     /// The newest change of which something is parked: the lanes hear when the stream has passed it.
     parked: Option<Position>,
     names: HashMap<Arc<str>, EndpointIndex>,
@@ -73,7 +73,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         outbox: PumpOutbox,
         budget: MemoryBudget,
         (updates, lookups): (mpsc::Receiver<EndpointUpdate>, mpsc::Sender<EndpointLookup>),
-        (ahead, parked): (AlreadySettled, Option<Position>),
+        (already_settled, parked): (AlreadySettled, Option<Position>),
     ) -> Self {
         let names = HashMap::new();
         Self {
@@ -84,7 +84,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             updates,
             lookups,
             known: 0,
-            ahead,
+            already_settled,
             parked,
             names,
             open: None,
@@ -170,7 +170,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         }
         self.open = Some(event.position);
         let takers = takers.iter().map(|name| self.index(name)).collect::<Result<Vec<_>, _>>()?;
-        let takers = self.ahead.owed(takers.into(), event.id);
+        let takers = self.already_settled.owed(takers.into(), event.id);
         if takers.is_empty() {
             return Ok(());
         }

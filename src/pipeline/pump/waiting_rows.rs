@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::backfill::moves::MoveWatch;
 use crate::backfill::pump_orders::BackfillOrder;
-use crate::backfill::pump_orders::ChunkFate;
+use crate::backfill::pump_orders::ChunkOutcome;
 use crate::backfill::window::BackfillWindow;
 use crate::backfill::window::ReadChunk;
 use crate::event::plan::AsideBody;
@@ -32,7 +32,7 @@ pub(super) struct PumpBackfills {
     pub(super) window: BackfillWindow,
     pub(super) moves: MoveWatch,
     /// Whom to tell what becomes of the chunk that waits.
-    pub(super) fates: HashMap<BackfillId, oneshot::Sender<ChunkFate>>,
+    pub(super) outcomes: HashMap<BackfillId, oneshot::Sender<ChunkOutcome>>,
     /// The last row that was sent.
     pub(super) last: Option<Position>,
     /// An earlier run may have sent rows up to here, which are known by their places elsewhere.
@@ -58,7 +58,7 @@ impl Default for PumpBackfills {
             orders: None,
             window: BackfillWindow::default(),
             moves: MoveWatch::default(),
-            fates: HashMap::new(),
+            outcomes: HashMap::new(),
             last: None,
             beyond: Lsn::ZERO,
             sent_at: Instant::now(),
@@ -110,15 +110,15 @@ impl PumpBackfills {
             return;
         }
         for id in self.window.observe(change) {
-            self.tell(id, ChunkFate::ReadAgain);
+            self.tell(id, ChunkOutcome::ReadAgain);
         }
     }
 
-    pub(super) fn accept(&mut self, chunk: ReadChunk, fate: oneshot::Sender<ChunkFate>) {
+    pub(super) fn accept(&mut self, chunk: ReadChunk, outcome: oneshot::Sender<ChunkOutcome>) {
         let id = chunk.step.id;
-        self.fates.insert(id, fate);
+        self.outcomes.insert(id, outcome);
         if self.window.accept(chunk).is_err() {
-            self.tell(id, ChunkFate::ReadAgain);
+            self.tell(id, ChunkOutcome::ReadAgain);
         }
     }
 
@@ -131,9 +131,9 @@ impl PumpBackfills {
         }
     }
 
-    pub(super) fn tell(&mut self, id: BackfillId, fate: ChunkFate) {
-        if let Some(told) = self.fates.remove(&id) {
-            told.send(fate).ok(); // it may have been stopped
+    pub(super) fn tell(&mut self, id: BackfillId, outcome: ChunkOutcome) {
+        if let Some(told) = self.outcomes.remove(&id) {
+            told.send(outcome).ok(); // it may have been stopped
         }
     }
 }

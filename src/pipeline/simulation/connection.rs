@@ -16,7 +16,7 @@ use crate::flow::settlement::AttemptHistory;
 use crate::flow::time::Timestamp;
 use crate::ledger::writer::FlushTarget;
 use crate::pipeline::simulation::model_state::ModelBacklogRow;
-use crate::pipeline::simulation::model_state::ModelHolding;
+use crate::pipeline::simulation::model_state::ModelOwnership;
 use crate::pipeline::simulation::world::SharedWorld;
 use crate::store::error::StoreError;
 use crate::store::flush::StateFlush;
@@ -40,14 +40,14 @@ enum FlushFault {
 #[derive(Debug)]
 pub(super) struct ModelConnection {
     world: SharedWorld,
-    holding: ModelHolding,
+    ownership: ModelOwnership,
     flushed: i64,
     is_open: bool,
 }
 
 impl ModelConnection {
-    pub(super) fn new(world: &SharedWorld, holding: ModelHolding) -> Self {
-        Self { world: world.clone(), holding, flushed: holding.flushed, is_open: true }
+    pub(super) fn new(world: &SharedWorld, ownership: ModelOwnership) -> Self {
+        Self { world: world.clone(), ownership, flushed: ownership.flushed, is_open: true }
     }
 
     fn fault(&self) -> FlushFault {
@@ -82,7 +82,7 @@ impl ModelConnection {
 
     fn apply(&self, number: i64, flush: &StateFlush) -> Result<(), StateError> {
         let mut world = self.world.lock();
-        let outcome = world.state.apply(self.holding, number, flush);
+        let outcome = world.state.apply(self.ownership, number, flush);
         world.note(|_| {
             let (parked, done, dead) =
                 (flush.parked.len(), flush.finished.len(), flush.dead.len());
@@ -90,10 +90,10 @@ impl ModelConnection {
             format!(
                 "flush {number} of {}: settled {:?}, confirmed {:?}, parked {parked}, parked again {again}, \
                  finished {done}, dead {dead}, ahead {}: {outcome:?}",
-                self.holding.partition.raw(),
+                self.ownership.partition.raw(),
                 flush.settled,
                 flush.confirmed,
-                flush.ahead.len()
+                flush.settled_ahead.len()
             )
         });
         if outcome.is_ok() {
@@ -126,7 +126,11 @@ impl FlushTarget for ModelConnection {
         self.is_open = false;
     }
 
-    async fn commit(&mut self, flush: &StateFlush, patience: Duration) -> Result<(), StateError> {
+    async fn commit(
+        &mut self,
+        flush: &StateFlush,
+        answer_limit: Duration,
+    ) -> Result<(), StateError> {
         if !self.is_open {
             self.open().await?;
         }
@@ -136,7 +140,7 @@ impl FlushTarget for ModelConnection {
         match fault {
             FlushFault::LostBefore => return Err(self.lost(io::ErrorKind::UnexpectedEof)),
             FlushFault::SilentBefore => {
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(answer_limit).await;
                 return Err(self.lost(io::ErrorKind::TimedOut));
             }
             FlushFault::Slow => self.world.pass(100..3000).await,
@@ -147,7 +151,7 @@ impl FlushTarget for ModelConnection {
         match fault {
             FlushFault::LostAfter => return Err(self.lost(io::ErrorKind::UnexpectedEof)),
             FlushFault::SilentAfter => {
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(answer_limit).await;
                 return Err(self.lost(io::ErrorKind::TimedOut));
             }
             _ => self.world.pass(0..10).await,
@@ -165,7 +169,11 @@ impl FlushTarget for ModelConnection {
 
     async fn say_stopped(&mut self) {}
 
-    async fn keep_house(&mut self, _now: Timestamp, _patience: Duration) -> Result<(), StateError> {
+    async fn do_housekeeping(
+        &mut self,
+        _now: Timestamp,
+        _patience: Duration,
+    ) -> Result<(), StateError> {
         Ok(())
     }
 }

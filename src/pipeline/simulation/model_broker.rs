@@ -164,7 +164,7 @@ pub(super) struct ModelStream {
 
 /// What becomes of a message on its way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum MessageFate {
+enum MessageOutcome {
     Taken,
     /// It is taken, and no acknowledgement comes.
     TakenUnheard,
@@ -231,28 +231,30 @@ impl PartitionStream for ModelStream {
         let taken = {
             let mut world = self.world.lock();
             let odds = world.scenario.roles.as_ref().map_or(0, |roles| roles.broker_odds);
-            let fate = match world.strikes(odds) {
+            let outcome = match world.strikes(odds) {
                 true => world.dice.pick(&[
-                    MessageFate::TakenUnheard,
-                    MessageFate::Lost,
-                    MessageFate::Late,
+                    MessageOutcome::TakenUnheard,
+                    MessageOutcome::Lost,
+                    MessageOutcome::Late,
                 ]),
-                false if world.is_broker_away() => MessageFate::Lost,
-                false => MessageFate::Taken,
+                false if world.is_broker_away() => MessageOutcome::Lost,
+                false => MessageOutcome::Taken,
             };
             world.note(|_| {
                 let (head, name) = (&message.head, &self.name);
                 let (epoch, place, mark) = (head.epoch, head.place, head.mark);
-                format!("{name} after {expected}: {fate:?}, epoch {epoch}, {place}, mark {mark:?}")
+                format!(
+                    "{name} after {expected}: {outcome:?}, epoch {epoch}, {place}, mark {mark:?}"
+                )
             });
             let broker = &mut world.broker;
-            match fate {
-                MessageFate::Taken => Some(broker.store(self.partition, message, expected)),
-                MessageFate::TakenUnheard => {
+            match outcome {
+                MessageOutcome::Taken => Some(broker.store(self.partition, message, expected)),
+                MessageOutcome::TakenUnheard => {
                     broker.store(self.partition, message, expected).ok(); // nobody hears of it
                     None
                 }
-                MessageFate::Late => {
+                MessageOutcome::Late => {
                     let generation = broker.stream(self.partition).map(|one| one.generation);
                     broker.late.extend(generation.map(|generation| LateMessage {
                         partition: self.partition,
@@ -262,7 +264,7 @@ impl PartitionStream for ModelStream {
                     }));
                     None
                 }
-                MessageFate::Lost => None,
+                MessageOutcome::Lost => None,
             }
         };
         let (world, partition) = (self.world.clone(), self.partition);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
-use crate::pipeline::simulation::model_state::ModelHolding;
+use crate::pipeline::simulation::model_state::ModelOwnership;
 use crate::pipeline::simulation::model_state::ModelProgress;
 use crate::pipeline::simulation::model_state::ModelState;
 
@@ -33,13 +33,13 @@ impl ModelState {
             .filter(|(number, _)| *number != PartitionNumber::SOURCE)
     }
 
-    fn is_source(&self, source: ModelHolding) -> bool {
+    fn is_source(&self, source: ModelOwnership) -> bool {
         let row = self.progress.get(&PartitionNumber::SOURCE);
         row.is_some_and(|row| row.epoch == source.epoch)
     }
 
     /// `define`: all partitions are the source's own until they are given out.
-    pub(super) fn define(&mut self, source: ModelHolding, count: NonZeroU16) {
+    pub(super) fn define(&mut self, source: ModelOwnership, count: NonZeroU16) {
         if !self.is_source(source) || self.partitions == Some(count) {
             return;
         }
@@ -61,7 +61,7 @@ impl ModelState {
     /// for each of its endpoints.
     pub(super) fn called_back(
         &mut self,
-        source: ModelHolding,
+        source: ModelOwnership,
         partitions: &[PartitionNumber],
         endpoints: &[Arc<str>],
     ) {
@@ -77,18 +77,19 @@ impl ModelState {
             let own: Vec<Arc<str>> = own.map(Arc::clone).collect();
             for name in &own {
                 let Some(front) = settled.map(Position::next) else { break };
-                let known = self.fronts.entry(Arc::clone(name)).or_insert(front);
+                let known = self.endpoint_watermarks.entry(Arc::clone(name)).or_insert(front);
                 *known = front.max(*known);
             }
-            let ahead = self.ahead.values_mut().filter(|written| *written == partition);
-            ahead.for_each(|written| *written = PartitionNumber::SOURCE);
+            let settled_ahead =
+                self.settled_ahead.values_mut().filter(|written| *written == partition);
+            settled_ahead.for_each(|written| *written = PartitionNumber::SOURCE);
         }
     }
 
     /// Lets whoever delivers take the partition; from here on it is counted how long nobody does.
     pub(super) fn give_out(
         &mut self,
-        source: ModelHolding,
+        source: ModelOwnership,
         partition: PartitionNumber,
         now: Duration,
     ) {
@@ -103,7 +104,7 @@ impl ModelState {
         &mut self,
         partition: PartitionNumber,
         (run, now): (usize, Duration),
-    ) -> Option<ModelHolding> {
+    ) -> Option<ModelOwnership> {
         let row = self.progress.get_mut(&partition)?;
         if row.is_at_source || row.is_leased(now) {
             return None;
@@ -113,10 +114,14 @@ impl ModelState {
     }
 
     /// Prolongs a lease; whether it is the run's still.
-    pub(super) fn prolong(&mut self, holding: ModelHolding, (run, now): (usize, Duration)) -> bool {
-        let Some(row) = self.progress.get_mut(&holding.partition) else { return false };
+    pub(super) fn prolong(
+        &mut self,
+        ownership: ModelOwnership,
+        (run, now): (usize, Duration),
+    ) -> bool {
+        let Some(row) = self.progress.get_mut(&ownership.partition) else { return false };
         let is_ours = row.lease.is_some_and(|(of, _)| of == run)
-            && row.epoch == holding.epoch
+            && row.epoch == ownership.epoch
             && !row.is_at_source;
         if is_ours {
             row.lease = Some((run, now + LEASE));
@@ -125,17 +130,17 @@ impl ModelState {
     }
 
     /// Gives a partition back: somebody else may take it at once.
-    pub(super) fn release(&mut self, holding: ModelHolding, now: Duration) {
-        let row = self.progress.get_mut(&holding.partition);
-        if let Some(row) = row.filter(|row| row.epoch == holding.epoch) {
+    pub(super) fn release(&mut self, ownership: ModelOwnership, now: Duration) {
+        let row = self.progress.get_mut(&ownership.partition);
+        if let Some(row) = row.filter(|row| row.epoch == ownership.epoch) {
             row.lease = Some((0, now));
         }
     }
 
     /// Asks the source to send again what it sent under `epoch`.
-    pub(super) fn ask_rewind(&mut self, holding: ModelHolding, epoch: i64) {
-        let row = self.progress.get_mut(&holding.partition);
-        if let Some(row) = row.filter(|row| row.epoch == holding.epoch) {
+    pub(super) fn ask_rewind(&mut self, ownership: ModelOwnership, epoch: i64) {
+        let row = self.progress.get_mut(&ownership.partition);
+        if let Some(row) = row.filter(|row| row.epoch == ownership.epoch) {
             row.rewind = row.rewind.max(epoch);
         }
     }

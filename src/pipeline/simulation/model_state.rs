@@ -61,7 +61,7 @@ pub(super) struct ModelProgress {
 
 /// The right to write for the slot, or for a partition.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ModelHolding {
+pub(super) struct ModelOwnership {
     pub(super) partition: PartitionNumber,
     pub(super) epoch: i64,
     /// The number of the last flush.
@@ -75,9 +75,9 @@ pub(super) struct ModelState {
     /// How many partitions there are; `None` where nothing was ever shared.
     pub(super) partitions: Option<NonZeroU16>,
     pub(super) confirmed: Lsn,
-    pub(super) fronts: BTreeMap<Arc<str>, Position>,
+    pub(super) endpoint_watermarks: BTreeMap<Arc<str>, Position>,
     /// Each with the partition that wrote it.
-    pub(super) ahead: BTreeMap<(Arc<str>, EventId), PartitionNumber>,
+    pub(super) settled_ahead: BTreeMap<(Arc<str>, EventId), PartitionNumber>,
     /// By endpoint.
     pub(super) backlog: BTreeMap<Arc<str>, BTreeMap<BacklogPosition, ModelBacklogRow>>,
     rows: HashMap<(Arc<str>, EventId), BacklogPosition>,
@@ -96,10 +96,10 @@ pub(super) struct ModelState {
 
 impl ModelState {
     /// Another run takes the slot, or a partition.
-    pub(super) fn take(&mut self, partition: PartitionNumber) -> ModelHolding {
+    pub(super) fn take(&mut self, partition: PartitionNumber) -> ModelOwnership {
         let row = self.progress.entry(partition).or_default();
         row.epoch += 1;
-        ModelHolding { partition, epoch: row.epoch, flushed: row.flush }
+        ModelOwnership { partition, epoch: row.epoch, flushed: row.flush }
     }
 
     /// How far everything is settled of a partition, as its row says.
@@ -116,12 +116,12 @@ impl ModelState {
     /// One transaction: `store::flush::commit`.
     pub(super) fn apply(
         &mut self,
-        holding: ModelHolding,
+        ownership: ModelOwnership,
         number: i64,
         flush: &StateFlush,
     ) -> Result<(), StateError> {
         let slot = || String::from("walhook");
-        let ModelHolding { partition, epoch, .. } = holding;
+        let ModelOwnership { partition, epoch, .. } = ownership;
         let row = self.progress.entry(partition).or_default();
         if row.epoch != epoch {
             return Err(StateError::Fenced { slot: slot(), holder: String::from("another run") });
@@ -137,7 +137,7 @@ impl ModelState {
             self.finish(&row.endpoint, row.event);
         }
         if let Some(settled) = flush.settled {
-            self.ahead.retain(|(_, id), written| {
+            self.settled_ahead.retain(|(_, id), written| {
                 *written != partition || id.position().is_none_or(|position| position > settled)
             });
         }
@@ -147,10 +147,11 @@ impl ModelState {
         }
         self.change_common(flush);
         self.add_totals(flush.totals);
-        for (endpoint, front) in &flush.fronts {
-            self.fronts.insert(Arc::clone(endpoint), *front);
+        for (endpoint, front) in &flush.endpoint_watermarks {
+            self.endpoint_watermarks.insert(Arc::clone(endpoint), *front);
         }
-        self.ahead.extend(flush.ahead.iter().cloned().map(|delivery| (delivery, partition)));
+        self.settled_ahead
+            .extend(flush.settled_ahead.iter().cloned().map(|delivery| (delivery, partition)));
         for resent in &flush.resent {
             self.close_letter(resent);
         }
@@ -322,8 +323,8 @@ impl ModelState {
         let delivery = (Arc::from(endpoint), event);
         let settled = self.settled(PartitionNumber::SOURCE);
         let is_settled = settled.max(self.settled(self.partition_of(endpoint))) >= Some(position)
-            || self.fronts.get(endpoint).is_some_and(|front| position < *front)
-            || self.ahead.contains_key(&delivery);
+            || self.endpoint_watermarks.get(endpoint).is_some_and(|front| position < *front)
+            || self.settled_ahead.contains_key(&delivery);
         is_settled && !self.rows.contains_key(&delivery)
     }
 }

@@ -17,7 +17,7 @@ use crate::pipeline::pump::outbox::PumpOutbox;
 use crate::pipeline::pump::relay_pump::LackedMessages;
 use crate::pipeline::pump::relay_pump::RelayPump;
 use crate::pipeline::simulation::model_broker::ModelStream;
-use crate::pipeline::simulation::model_state::ModelHolding;
+use crate::pipeline::simulation::model_state::ModelOwnership;
 use crate::pipeline::simulation::model_state::ModelState;
 use crate::pipeline::simulation::process::GRACE;
 use crate::pipeline::simulation::process::LedgerStart;
@@ -25,9 +25,9 @@ use crate::pipeline::simulation::process::OPENED_MAX;
 use crate::pipeline::simulation::process::REPORTS_MAX;
 use crate::pipeline::simulation::process::RunParts;
 use crate::pipeline::simulation::process::StagesOfRun;
-use crate::pipeline::simulation::process::keep_books;
 use crate::pipeline::simulation::process::ledger;
 use crate::pipeline::simulation::process::observe;
+use crate::pipeline::simulation::process::run_ledger_task;
 use crate::pipeline::simulation::process::start;
 use crate::pipeline::simulation::process::until_done;
 use crate::pipeline::simulation::registry::ModelRegistry;
@@ -46,8 +46,8 @@ const LACKING_EVERY: Duration = Duration::from_secs(1);
 
 /// A partition that was taken, and what was known of it then.
 pub(super) struct TakenPartition {
-    pub(super) holding: ModelHolding,
-    pub(super) hold: SlotOwnership,
+    pub(super) ownership: ModelOwnership,
+    pub(super) slot_ownership: SlotOwnership,
     /// The numbers of its endpoints.
     pub(super) endpoints: Arc<[usize]>,
 }
@@ -59,9 +59,9 @@ pub(super) async fn join(
     taken: TakenPartition,
 ) -> anyhow::Result<()> {
     let StagesOfRun { stages, in_time } = started;
-    let TakenPartition { holding, hold, endpoints } = taken;
+    let TakenPartition { ownership, slot_ownership, endpoints } = taken;
     let world = parts.world.clone();
-    let kept = keep_lease(world.clone(), holding, hold.clone(), parts.stop.clone());
+    let kept = keep_lease(world.clone(), ownership, slot_ownership.clone(), parts.stop.clone());
     start(&stages, &world, "the lease", until_done(parts.shutdown.finished.clone(), kept))?;
     world.pass(0..20).await;
     let names: Vec<Arc<str>> = endpoints
@@ -70,7 +70,7 @@ pub(super) async fn join(
         .collect();
     let (settled, books) = {
         let world = world.lock();
-        (settled(&world.state, holding.partition), books(&world.state, &names))
+        (settled(&world.state, ownership.partition), books(&world.state, &names))
     };
     world.point("a partition was taken up").await;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
@@ -79,36 +79,45 @@ pub(super) async fn join(
     let (updates_in, updates) = mpsc::channel(2);
     let (writable_in, writable) = watch::channel(true);
     let (ended_in, _ledger_ended) = oneshot::channel();
-    let lanes = parts.lanes((hold.may_send(), reports_in), &stages, Some(endpoints));
+    let lanes = parts.lanes((slot_ownership.may_send(), reports_in), &stages, Some(endpoints));
     parts.show();
     let confirmed = watch::Sender::new(Lsn::ZERO);
-    let ledger = ledger(&parts, holding, books, (writable_in, confirmed));
-    let patience = parts.shutdown.clone().patience(parts.stop.clone(), writable);
+    let ledger = ledger(&parts, ownership, books, (writable_in, confirmed));
+    let last_flush_deadline =
+        parts.shutdown.clone().last_flush_deadline(parts.stop.clone(), writable);
     let ends = (parts.shutdown.clone(), in_time);
-    let kept = keep_books(ledger.run(opened, reports, edits), patience, ended_in, ends);
+    let kept =
+        run_ledger_task(ledger.run(opened, reports, edits), last_flush_deadline, ended_in, ends);
     start(&stages, &world, "the ledger", kept)?;
     let registry = ModelRegistry::start(lanes, edits_in, updates_in).await?;
-    let (ahead, parked) = {
+    let (settled_ahead, parked) = {
         let world = world.lock();
         let state = &world.state;
-        let fronts =
-            state.fronts.iter().filter_map(|(name, at)| Some((registry.index(name)?, *at)));
-        let own = state.ahead.iter().filter(|(_, written)| **written == holding.partition);
+        let endpoint_watermarks = state
+            .endpoint_watermarks
+            .iter()
+            .filter_map(|(name, at)| Some((registry.index(name)?, *at)));
+        let own =
+            state.settled_ahead.iter().filter(|(_, written)| **written == ownership.partition);
         let own = own.filter_map(|((name, id), _)| Some((registry.index(name)?, *id)));
         let parked = names.iter().filter_map(|name| state.standing(name));
-        (AlreadySettled::new(fronts, own), parked.map(|standing| standing.newest).max())
+        (
+            AlreadySettled::new(endpoint_watermarks, own),
+            parked.map(|standing| standing.newest).max(),
+        )
     };
     start(&stages, &world, "the registry", registry.run(parts.stop.clone()))?;
-    let stream = ModelStream::new(&world, holding.partition);
+    let stream = ModelStream::new(&world, ownership.partition);
     let feed = PartitionFeed::new(stream, settled);
-    let lacked = ModelLacked { world: world.clone(), holding, seen: settled, looked: None };
-    let outbox = PumpOutbox::new(opened_in, parts.hold.clone());
+    let lacked = ModelLacked { world: world.clone(), ownership, seen: settled, looked: None };
+    let outbox = PumpOutbox::new(opened_in, parts.wal_hold.clone());
     let budget = parts.budget.clone();
     let (lookups, _nobody) = mpsc::channel(1);
-    let pump = RelayPump::new(feed, lacked, outbox, budget, (updates, lookups), (ahead, parked));
+    let pump =
+        RelayPump::new(feed, lacked, outbox, budget, (updates, lookups), (settled_ahead, parked));
     start(&stages, &world, "the pump", pump.run(parts.stop.clone()))?;
     let until = parts.shutdown.finished.clone();
-    let observed = observe(world.clone(), parts.clock, parts.hold);
+    let observed = observe(world.clone(), parts.clock, parts.wal_hold);
     start(&stages, &world, "the observer", until_done(until, observed))?;
     start(&stages, &world, "the shutdown", parts.shutdown.follow(parts.stop, GRACE))
 }
@@ -132,8 +141,8 @@ fn books(state: &ModelState, names: &[Arc<str>]) -> LedgerStart {
 /// Prolongs the lease. What is somebody else's stops at once: the right to send is over already.
 async fn keep_lease(
     world: SharedWorld,
-    holding: ModelHolding,
-    hold: SlotOwnership,
+    ownership: ModelOwnership,
+    slot_ownership: SlotOwnership,
     stop: tokio_util::sync::CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
@@ -146,13 +155,13 @@ async fn keep_lease(
                 continue;
             }
             let now = world_now.now();
-            world_now.state.prolong(holding, (world.run, now))
+            world_now.state.prolong(ownership, (world.run, now))
         };
         world.pass(0..20).await;
         if is_ours {
-            hold.leased(asked);
+            slot_ownership.leased(asked);
         } else {
-            hold.lost();
+            slot_ownership.lost();
             stop.cancel();
             return Ok(());
         }
@@ -162,7 +171,7 @@ async fn keep_lease(
 /// What `app::partition` does when messages are missing.
 struct ModelLacked {
     world: SharedWorld,
-    holding: ModelHolding,
+    ownership: ModelOwnership,
     seen: Option<Position>,
     looked: Option<Instant>,
 }
@@ -178,14 +187,14 @@ impl LackedMessages for ModelLacked {
         if world.is_state_away() {
             return None;
         }
-        let settled = settled(&world.state, self.holding.partition);
+        let settled = settled(&world.state, self.ownership.partition);
         if settled > self.seen {
             self.seen = settled;
             return settled;
         }
-        let partition = self.holding.partition.raw();
+        let partition = self.ownership.partition.raw();
         world.note(|_| format!("partition {partition} lacks messages of epoch {epoch}"));
-        world.state.ask_rewind(self.holding, epoch);
+        world.state.ask_rewind(self.ownership, epoch);
         None
     }
 }

@@ -41,7 +41,7 @@ use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::pipeline::shutdown::ShutdownStages;
 use crate::pipeline::simulation::connection::ModelConnection;
 use crate::pipeline::simulation::interleave::InterleavedStage;
-use crate::pipeline::simulation::model_state::ModelHolding;
+use crate::pipeline::simulation::model_state::ModelOwnership;
 use crate::pipeline::simulation::oracle::SYSTEM;
 use crate::pipeline::simulation::registry::LaneTerms;
 use crate::pipeline::simulation::registry::ModelRegistry;
@@ -86,7 +86,7 @@ pub(super) struct RunParts {
     pub(super) metrics: WalhookMetrics,
     pub(super) clock: DatabaseClock,
     pub(super) budget: MemoryBudget,
-    pub(super) hold: WalHold,
+    pub(super) wal_hold: WalHold,
     pub(super) shutdown: ShutdownStages,
     pub(super) stop: CancellationToken,
 }
@@ -155,11 +155,11 @@ impl RunParts {
         settings: &Arc<Settings>,
         stop: CancellationToken,
     ) -> Self {
-        let (budget, hold) = {
+        let (budget, wal_hold) = {
             let world = world.lock();
             let scenario = &world.scenario;
-            let hold = WalHold::new(scenario.hold_wal_bytes, scenario.hold_wal_time);
-            (MemoryBudget::new(scenario.budget_bytes), hold)
+            let wal_hold = WalHold::new(scenario.hold_wal_bytes, scenario.hold_wal_time);
+            (MemoryBudget::new(scenario.budget_bytes), wal_hold)
         };
         let metrics = WalhookMetrics::new(
             settings.events.iter().map(|rule| &rule.table),
@@ -172,7 +172,7 @@ impl RunParts {
             metrics,
             clock: DatabaseClock::new(settings.longest_life()),
             budget,
-            hold,
+            wal_hold,
             shutdown: ShutdownStages::default(),
             stop,
         }
@@ -210,7 +210,7 @@ impl RunParts {
 async fn join(parts: RunParts, started: StagesOfRun) -> anyhow::Result<()> {
     let world = parts.world.clone();
     world.pass(0..20).await;
-    let holding = world.lock().state.take(PartitionNumber::SOURCE);
+    let ownership = world.lock().state.take(PartitionNumber::SOURCE);
     world.point("the state was taken up").await;
     world.pass(0..20).await;
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
@@ -228,13 +228,16 @@ async fn join(parts: RunParts, started: StagesOfRun) -> anyhow::Result<()> {
     let resumed = |registry: &ModelRegistry| {
         let world = registry.terms.world.lock();
         let state = &world.state;
-        let fronts =
-            state.fronts.iter().filter_map(|(name, at)| Some((registry.index(name)?, *at)));
-        let ahead = state.ahead.keys().filter_map(|(name, id)| Some((registry.index(name)?, *id)));
+        let endpoint_watermarks = state
+            .endpoint_watermarks
+            .iter()
+            .filter_map(|(name, at)| Some((registry.index(name)?, *at)));
+        let settled_ahead =
+            state.settled_ahead.keys().filter_map(|(name, id)| Some((registry.index(name)?, *id)));
         let seen = state.settled(PartitionNumber::SOURCE);
-        (seen, AlreadySettled::new(fronts, ahead), state.parked())
+        (seen, AlreadySettled::new(endpoint_watermarks, settled_ahead), state.parked())
     };
-    join_source(parts, started, (holding, books), (reports_in, reports), (None, resumed)).await
+    join_source(parts, started, (ownership, books), (reports_in, reports), (None, resumed)).await
 }
 
 /// What the ledger of a run begins with.
@@ -253,7 +256,7 @@ pub(super) type ResumedSource = (Option<Position>, AlreadySettled, Option<Positi
 pub(super) async fn join_source(
     parts: RunParts,
     started: StagesOfRun,
-    (holding, books): (ModelHolding, LedgerStart),
+    (ownership, books): (ModelOwnership, LedgerStart),
     (reports_in, reports): (mpsc::Sender<LaneReport>, mpsc::Receiver<LaneReport>),
     (relay, resumed): (Option<RelayOutbox>, impl FnOnce(&ModelRegistry) -> ResumedSource),
 ) -> anyhow::Result<()> {
@@ -270,21 +273,23 @@ pub(super) async fn join_source(
     let may_send = Arc::new(move || may_send.load(Ordering::Relaxed));
     let lanes = parts.lanes((may_send, reports_in), &stages, None);
     parts.show();
-    let ledger = ledger(&parts, holding, books, (writable_in, confirmed_in));
-    let patience = parts.shutdown.clone().patience(parts.stop.clone(), writable.clone());
+    let ledger = ledger(&parts, ownership, books, (writable_in, confirmed_in));
+    let last_flush_deadline =
+        parts.shutdown.clone().last_flush_deadline(parts.stop.clone(), writable.clone());
     let ends = (parts.shutdown.clone(), in_time);
-    let kept = keep_books(ledger.run(opened, reports, edits), patience, ended_in, ends);
+    let kept =
+        run_ledger_task(ledger.run(opened, reports, edits), last_flush_deadline, ended_in, ends);
     start(&stages, &world, "the ledger", kept)?;
     let registry = ModelRegistry::start(lanes, edits_in, updates_in).await?;
     let source = ModelSource::new(&world, writable, is_connected);
     let first = updates.recv().await.context("there is no first update")?;
-    let outbox = PumpOutbox::new(opened_in, parts.hold.clone()).relaying(relay);
+    let outbox = PumpOutbox::new(opened_in, parts.wal_hold.clone()).relaying(relay);
     let router = EventRouter::new(SYSTEM, &parts.settings.events, &[]);
     let counters = TableCounters::new(&parts.metrics, &parts.settings.events);
     let (clock, budget) = (parts.clock.clone(), parts.budget.clone());
     let pump = EventPump::new(router, counters, clock, budget, updates, outbox);
-    let (seen, ahead, parked) = resumed(&registry);
-    let mut pump = pump.resumed(seen, ahead, parked);
+    let (seen, settled_ahead, parked) = resumed(&registry);
+    let mut pump = pump.resumed(seen, settled_ahead, parked);
     pump.take_update(first);
     start(&stages, &world, "the registry", registry.run(parts.stop.clone()))?;
     let until = parts.shutdown.finished.clone();
@@ -299,7 +304,7 @@ pub(super) async fn join_source(
     start(&stages, &world, "the pump", pumped)?;
     let feedback = source::feedback(world.clone(), confirmed);
     start(&stages, &world, "the feedback", until_done(until.clone(), feedback))?;
-    let observed = observe(world.clone(), parts.clock, parts.hold);
+    let observed = observe(world.clone(), parts.clock, parts.wal_hold);
     start(&stages, &world, "the observer", until_done(until, observed))?;
     start(&stages, &world, "the shutdown", parts.shutdown.follow(parts.stop, GRACE))
 }
@@ -327,11 +332,11 @@ pub(super) async fn until_done(
 
 pub(super) fn ledger(
     parts: &RunParts,
-    holding: ModelHolding,
+    ownership: ModelOwnership,
     begun: LedgerStart,
     (writable, confirmed): (watch::Sender<bool>, watch::Sender<Lsn>),
 ) -> Ledger<ModelConnection> {
-    let connection = ModelConnection::new(&parts.world, holding);
+    let connection = ModelConnection::new(&parts.world, ownership);
     let world = parts.world.lock();
     let (state, settings) = (&world.state, &parts.settings);
     let name = |number: &usize| Arc::clone(&settings.endpoints[*number].name);
@@ -360,9 +365,9 @@ pub(super) fn ledger(
 }
 
 /// Runs the ledger while patience lasts, as `app` does.
-pub(super) async fn keep_books(
+pub(super) async fn run_ledger_task(
     ledger: impl Future<Output = Result<(), StateError>>,
-    patience: impl Future<Output = ()>,
+    last_flush_deadline: impl Future<Output = ()>,
     ended: oneshot::Sender<()>,
     (shutdown, in_time): (ShutdownStages, Arc<AtomicBool>),
 ) -> anyhow::Result<()> {
@@ -372,7 +377,7 @@ pub(super) async fn keep_books(
             in_time.store(!shutdown.abort_requests.is_cancelled(), Ordering::Relaxed);
             outcome
         }
-        () = patience => Ok(()),
+        () = last_flush_deadline => Ok(()),
     };
     if outcome.is_ok() {
         ended.send(()).ok();
@@ -403,7 +408,7 @@ async fn pumped(
 pub(super) async fn observe(
     world: SharedWorld,
     clock: DatabaseClock,
-    hold: WalHold,
+    wal_hold: WalHold,
 ) -> anyhow::Result<()> {
     loop {
         let asked = since_boot();
@@ -412,7 +417,7 @@ pub(super) async fn observe(
         {
             let mut world = world.lock();
             let written = world.wal.written(world.now());
-            hold.note_retained(written.bytes_since(world.slot.confirmed));
+            wal_hold.note_retained(written.bytes_since(world.slot.confirmed));
             let balanced = is_shown_balanced(&world);
             world.check(balanced);
         }

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What becomes of one request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum RequestFate {
+enum RequestOutcome {
     Taken,
     /// Taken, and the answer says otherwise, or gets lost.
     TakenUnheard,
@@ -45,7 +45,7 @@ pub(super) async fn attempt(
     lease: Lease,
 ) -> (Lease, HttpExchange) {
     let (begun, run) = (Instant::now(), world.run);
-    let (members, fate, travel, answer) = {
+    let (members, outcome, travel, answer) = {
         let mut world = world.lock();
         let at = (run, world.now());
         let members = world.oracle.begin(endpoint, &lease, at).unwrap_or_else(|what| {
@@ -53,29 +53,32 @@ pub(super) async fn attempt(
             Vec::new()
         });
         let mood = world.mood(endpoint);
-        let fate = fate(mood, &mut world);
+        let outcome = outcome(mood, &mut world);
         let slow = if mood == ReceiverMood::Slow { 20..400 } else { 0..15 };
         let (travel, answer) = (world.dice.millis(0..5), world.dice.millis(slow));
         let (attempt, again) = (lease.attempt, if lease.replay { "replay, " } else { "" });
         world.note(|world| {
             format!(
-                "e{endpoint} {again}attempt {attempt} {fate:?}: {}",
+                "e{endpoint} {again}attempt {attempt} {outcome:?}: {}",
                 world.oracle.labels(&members)
             )
         });
-        (members, fate, travel, answer)
+        (members, outcome, travel, answer)
     };
     world.point("before the request").await;
     tokio::time::sleep(travel).await;
-    if matches!(fate, RequestFate::Taken | RequestFate::TakenUnheard | RequestFate::TakenLate) {
+    if matches!(
+        outcome,
+        RequestOutcome::Taken | RequestOutcome::TakenUnheard | RequestOutcome::TakenLate
+    ) {
         world.lock().oracle.accept(&members);
     }
     world.point("the request has arrived").await;
-    match fate {
-        RequestFate::TakenLate | RequestFate::Silent => tokio::time::sleep(TIMEOUT).await,
+    match outcome {
+        RequestOutcome::TakenLate | RequestOutcome::Silent => tokio::time::sleep(TIMEOUT).await,
         _ => tokio::time::sleep(answer).await,
     }
-    let exchange = exchange(fate, begun.elapsed());
+    let exchange = exchange(outcome, begun.elapsed());
     {
         let mut world = world.lock();
         let at = (run, world.now());
@@ -87,59 +90,61 @@ pub(super) async fn attempt(
     (lease, exchange)
 }
 
-fn fate(
+fn outcome(
     mood: ReceiverMood,
     world: &mut crate::pipeline::simulation::world::SimulatedWorld,
-) -> RequestFate {
+) -> RequestOutcome {
     let dice = &mut world.dice;
     match mood {
-        ReceiverMood::Well | ReceiverMood::Slow => RequestFate::Taken,
-        ReceiverMood::Dead => RequestFate::Failed,
-        ReceiverMood::Hanging => dice.pick(&[RequestFate::Silent, RequestFate::TakenLate]),
+        ReceiverMood::Well | ReceiverMood::Slow => RequestOutcome::Taken,
+        ReceiverMood::Dead => RequestOutcome::Failed,
+        ReceiverMood::Hanging => dice.pick(&[RequestOutcome::Silent, RequestOutcome::TakenLate]),
         ReceiverMood::Throttling => match dice.percent(40) {
-            true => RequestFate::Taken,
-            false => RequestFate::Throttled(dice.number(0..1500)),
+            true => RequestOutcome::Taken,
+            false => RequestOutcome::Throttled(dice.number(0..1500)),
         },
         ReceiverMood::Picky => match dice.percent(80) {
-            true => RequestFate::Taken,
-            false => RequestFate::Rejected,
+            true => RequestOutcome::Taken,
+            false => RequestOutcome::Rejected,
         },
         ReceiverMood::Flaky => match dice.percent(60) {
-            true => RequestFate::Taken,
+            true => RequestOutcome::Taken,
             false => dice.pick(&[
-                RequestFate::TakenUnheard,
-                RequestFate::TakenLate,
-                RequestFate::Failed,
-                RequestFate::Failed,
-                RequestFate::Silent,
-                RequestFate::Throttled(300),
-                RequestFate::Unprocessed,
-                RequestFate::Local,
+                RequestOutcome::TakenUnheard,
+                RequestOutcome::TakenLate,
+                RequestOutcome::Failed,
+                RequestOutcome::Failed,
+                RequestOutcome::Silent,
+                RequestOutcome::Throttled(300),
+                RequestOutcome::Unprocessed,
+                RequestOutcome::Local,
             ]),
         },
     }
 }
 
-fn exchange(fate: RequestFate, took: Duration) -> HttpExchange {
+fn exchange(outcome: RequestOutcome, took: Duration) -> HttpExchange {
     let wait = AttemptVerdict::Retry { at_least: None };
-    let (verdict, reach, status, class) = match fate {
-        RequestFate::Taken => (AttemptVerdict::Delivered, AttemptReach::Endpoint, Some(200), None),
-        RequestFate::TakenUnheard | RequestFate::Failed => {
+    let (verdict, reach, status, class) = match outcome {
+        RequestOutcome::Taken => {
+            (AttemptVerdict::Delivered, AttemptReach::Endpoint, Some(200), None)
+        }
+        RequestOutcome::TakenUnheard | RequestOutcome::Failed => {
             (wait, AttemptReach::Endpoint, Some(503), Some(FailureClass::Status))
         }
-        RequestFate::TakenLate | RequestFate::Silent => {
+        RequestOutcome::TakenLate | RequestOutcome::Silent => {
             (wait, AttemptReach::Endpoint, None, Some(FailureClass::Timeout))
         }
-        RequestFate::Throttled(millis) => {
+        RequestOutcome::Throttled(millis) => {
             let at_least = (millis > 0).then(|| Duration::from_millis(millis));
             let verdict = AttemptVerdict::Retry { at_least };
             (verdict, AttemptReach::Throttled, Some(429), Some(FailureClass::Status))
         }
-        RequestFate::Unprocessed => {
+        RequestOutcome::Unprocessed => {
             (wait, AttemptReach::Unprocessed, None, Some(FailureClass::Protocol))
         }
-        RequestFate::Local => (wait, AttemptReach::Nowhere, None, Some(FailureClass::Local)),
-        RequestFate::Rejected => {
+        RequestOutcome::Local => (wait, AttemptReach::Nowhere, None, Some(FailureClass::Local)),
+        RequestOutcome::Rejected => {
             (AttemptVerdict::Dead, AttemptReach::Endpoint, Some(400), Some(FailureClass::Status))
         }
     };
@@ -147,7 +152,7 @@ fn exchange(fate: RequestFate, took: Duration) -> HttpExchange {
         verdict,
         reach,
         requests: 1,
-        failure: class.map(|class| AttemptFailure { class, detail: format!("{fate:?}") }),
+        failure: class.map(|class| AttemptFailure { class, detail: format!("{outcome:?}") }),
         status,
         took,
         request_headers: HeaderLines::default(),

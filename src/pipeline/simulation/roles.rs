@@ -17,7 +17,7 @@ use crate::config::configuration::Settings;
 use crate::flow::partition::PartitionNumber;
 use crate::pipeline::simulation::model_broker;
 use crate::pipeline::simulation::model_leases::LEASE;
-use crate::pipeline::simulation::model_state::ModelHolding;
+use crate::pipeline::simulation::model_state::ModelOwnership;
 use crate::pipeline::simulation::owner;
 use crate::pipeline::simulation::owner::TakenPartition;
 use crate::pipeline::simulation::process::RunEnd;
@@ -151,7 +151,7 @@ impl RoleLives {
             else {
                 break;
             };
-            let (holding, endpoints) = (taken.holding, taken.endpoints.to_vec());
+            let (ownership, endpoints) = (taken.ownership, taken.endpoints.to_vec());
             let stop = CancellationToken::new();
             let (run_world, settings, token) = (world.clone(), self.settings.clone(), stop.clone());
             let run = async move {
@@ -165,12 +165,12 @@ impl RoleLives {
             match alongside(&mut stale, lived).await {
                 LifeEnd::Ended(ended) => {
                     let is_killed = matches!(ended, RunEnd::Killed);
-                    let is_superseded = !self.is_owned(holding);
+                    let is_superseded = !self.is_owned(ownership);
                     self.ended(&world, ended, &endpoints, is_superseded);
                     let mut now = self.world.lock();
                     let at = now.now();
                     if !is_killed && !now.is_state_away() {
-                        now.state.release(holding, at);
+                        now.state.release(ownership, at);
                     }
                 }
                 LifeEnd::Frozen => {
@@ -186,10 +186,10 @@ impl RoleLives {
         ends.next().filter(|_| !self.world.lock().is_healed)
     }
 
-    fn is_owned(&self, holding: ModelHolding) -> bool {
+    fn is_owned(&self, ownership: ModelOwnership) -> bool {
         let world = self.world.lock();
-        let row = world.state.progress.get(&holding.partition);
-        row.is_some_and(|row| row.epoch == holding.epoch && !row.is_at_source)
+        let row = world.state.progress.get(&ownership.partition);
+        row.is_some_and(|row| row.epoch == ownership.epoch && !row.is_at_source)
     }
 
     /// Takes the partition as soon as it is to be had; `None` if all is over.
@@ -214,16 +214,16 @@ impl RoleLives {
                 let world = self.world.begin_run(end.and_then(RoleEnd::planned));
                 let mut now = world.lock();
                 let (at, number) = (now.now(), partition.raw());
-                let holding = now.state.take_free(partition, (world.run, at))?;
+                let ownership = now.state.take_free(partition, (world.run, at))?;
                 now.note(|_| format!("run {} delivers for partition {number}", world.run));
                 let names = self.settings.endpoints.iter().enumerate();
                 let own = names.filter(|(_, one)| now.state.partition_of(&one.name) == partition);
                 let endpoints: Arc<[usize]> = own.map(|(number, _)| number).collect();
                 now.oracle.given_to(world.run, &endpoints);
                 drop(now);
-                let hold = SlotOwnership::new(LEASE);
-                hold.leased(asked);
-                return Some((world, TakenPartition { holding, hold, endpoints }));
+                let slot_ownership = SlotOwnership::new(LEASE);
+                slot_ownership.leased(asked);
+                return Some((world, TakenPartition { ownership, slot_ownership, endpoints }));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -16,7 +16,7 @@ use crate::pipeline::endpoint_update::KnownVersion;
 use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::pipeline::simulation::interleave::InterleavedStage;
 use crate::pipeline::simulation::model_broker::ModelStream;
-use crate::pipeline::simulation::model_state::ModelHolding;
+use crate::pipeline::simulation::model_state::ModelOwnership;
 use crate::pipeline::simulation::process::LedgerStart;
 use crate::pipeline::simulation::process::REPORTS_MAX;
 use crate::pipeline::simulation::process::RunParts;
@@ -56,16 +56,16 @@ pub(super) async fn join(
 ) -> anyhow::Result<()> {
     let world = parts.world.clone();
     world.pass(0..20).await;
-    let holding = {
+    let ownership = {
         let mut world = world.lock();
-        let holding = world.state.take(PartitionNumber::SOURCE);
-        world.state.define(holding, roles.partitions);
-        holding
+        let ownership = world.state.take(PartitionNumber::SOURCE);
+        world.state.define(ownership, roles.partitions);
+        ownership
     };
     world.point("the state was taken up").await;
     let names: Vec<Arc<str>> =
         parts.settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
-    let partitions = bring_in_line(&world, holding, &names, &roles).await;
+    let partitions = bring_in_line(&world, ownership, &names, &roles).await;
     world.point("the partitions are in line").await;
     let (seen, books) = {
         let world = world.lock();
@@ -81,27 +81,27 @@ pub(super) async fn join(
         (state.settled(PartitionNumber::SOURCE), start)
     };
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
-    let relay = open(&parts, &started, (holding, seen), partitions, &reports_in, &roles).await?;
+    let relay = open(&parts, &started, (ownership, seen), partitions, &reports_in, &roles).await?;
     let resumed = |registry: &ModelRegistry| {
         let world = registry.terms.world.lock();
         let state = &world.state;
-        let fronts = names.iter().filter_map(|name| {
+        let endpoint_watermarks = names.iter().filter_map(|name| {
             let own = state.settled(state.partition_of(name)).map(Position::next);
-            let front = own.max(state.fronts.get(name).copied())?;
+            let front = own.max(state.endpoint_watermarks.get(name).copied())?;
             Some((registry.index(name)?, front))
         });
-        let own = state.ahead.iter().filter(|(_, by)| **by == PartitionNumber::SOURCE);
+        let own = state.settled_ahead.iter().filter(|(_, by)| **by == PartitionNumber::SOURCE);
         let own = own.filter_map(|((name, id), _)| Some((registry.index(name)?, *id)));
-        (seen, AlreadySettled::new(fronts, own), None)
+        (seen, AlreadySettled::new(endpoint_watermarks, own), None)
     };
     let channel = (reports_in, reports);
-    join_source(parts, started, (holding, books), channel, (Some(relay), resumed)).await
+    join_source(parts, started, (ownership, books), channel, (Some(relay), resumed)).await
 }
 
 /// What `ha::shared_source` does: partitions that nobody has taken for too long are called back.
 async fn bring_in_line(
     world: &SharedWorld,
-    source: ModelHolding,
+    source: ModelOwnership,
     names: &[Arc<str>],
     roles: &RolesScenario,
 ) -> Vec<FoundPartition> {
@@ -145,7 +145,7 @@ async fn bring_in_line(
 async fn open(
     parts: &RunParts,
     started: &StagesOfRun,
-    (holding, seen): (ModelHolding, Option<Position>),
+    (ownership, seen): (ModelOwnership, Option<Position>),
     partitions: Vec<FoundPartition>,
     reports: &mpsc::Sender<LaneReport>,
     roles: &RolesScenario,
@@ -160,7 +160,7 @@ async fn open(
             continue;
         }
         world.lock().broker.ensure(number);
-        let (epoch, settled) = (holding.epoch, settled.max(seen));
+        let (epoch, settled) = (ownership.epoch, settled.max(seen));
         let publisher = loop {
             let stream = ModelStream::new(world, number);
             match PartitionPublisher::open(stream, epoch, settled, is_at_source).await {
@@ -172,7 +172,7 @@ async fn open(
         if is_at_source {
             let mut world = world.lock();
             let now = world.now();
-            world.state.give_out(holding, number, now);
+            world.state.give_out(ownership, number, now);
         }
         let (outbox, outgoing) = mpsc::channel::<Vec<Outgoing>>(BATCHES_MAX);
         let (settled_in, settled) = watch::channel(None);
@@ -185,7 +185,7 @@ async fn open(
     }
     let follow = SettledFollower {
         world: world.clone(),
-        epoch: holding.epoch,
+        epoch: ownership.epoch,
         patience: roles.patience,
         is_parking: outboxes.iter().any(|(_, outbox)| outbox.is_none()),
         told,

@@ -74,13 +74,20 @@ pub struct FeedbackWriter<W> {
     flushed: Lsn,
 }
 
+/// Whether the server is asked to answer an update at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ReplyWanted {
+    AtOnce,
+    No,
+}
+
 impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
     pub fn new(stream: W, heard: Arc<LastHeard>, interval: Duration) -> Self {
         Self { stream, heard, interval, written: Lsn::ZERO, flushed: Lsn::ZERO }
     }
 
     /// Sends one Standby Status Update.
-    async fn update(&mut self, confirmed: Lsn, ask_for_reply: bool) -> Result<(), SourceError> {
+    async fn update(&mut self, confirmed: Lsn, reply: ReplyWanted) -> Result<(), SourceError> {
         self.flushed = self.flushed.max(confirmed);
         self.written = self.written.max(self.heard.received()).max(self.flushed);
         let mut out = BytesMut::with_capacity(UPDATE_BYTES);
@@ -91,7 +98,7 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
         out.put_u64(self.flushed.raw());
         out.put_u64(self.flushed.raw());
         out.put_i64(host_now().to_postgres());
-        out.put_u8(u8::from(ask_for_reply));
+        out.put_u8(u8::from(reply == ReplyWanted::AtOnce));
         self.send(&out).await
     }
 
@@ -145,7 +152,7 @@ pub async fn feedback<W: AsyncWrite + Unpin>(
             () = stop.cancelled() => break,
             () = &mut let_go => {
                 let position = *confirmed.borrow();
-                writer.update(position, false).await?;
+                writer.update(position, ReplyWanted::No).await?;
                 return writer.close().await;
             }
             () = heard.asked() => {}
@@ -157,13 +164,16 @@ pub async fn feedback<W: AsyncWrite + Unpin>(
             () = tokio::time::sleep_until(sent + due) => {}
         }
         let position = *confirmed.borrow_and_update();
-        let silent = heard.silent_for() >= writer.interval;
-        writer.update(position, silent).await?;
+        let reply = match heard.silent_for() >= writer.interval {
+            true => ReplyWanted::AtOnce,
+            false => ReplyWanted::No,
+        };
+        writer.update(position, reply).await?;
         sent = Instant::now();
         moved = false;
     }
     let position = *confirmed.borrow();
-    writer.update(position, false).await?;
+    writer.update(position, ReplyWanted::No).await?;
     writer.copy_done().await
 }
 

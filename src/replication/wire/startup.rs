@@ -1,4 +1,4 @@
-//! Logs in to a server in replication mode.
+//! Startup and authentication in replication mode: start-up message, SCRAM, channel binding.
 //!
 //! Session settings that change how values are written as text are pinned here: what the role or
 //! the database has set as defaults must not change the payloads. Start-up parameters win over

@@ -1,4 +1,4 @@
-//! How much waits, for each endpoint.
+//! Sizes of the backlog by endpoint: rows, bytes, the oldest.
 
 use std::sync::Arc;
 

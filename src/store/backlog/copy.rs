@@ -51,7 +51,7 @@ const TYPES: [Type; 27] = [
 /// Writes all rows, or none: one that is there already is an error of the server.
 pub(super) async fn copy(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
     let (event, rest) = (stored_event::COLUMNS, OWN_COLUMNS);
@@ -59,7 +59,7 @@ pub(super) async fn copy(
     let sink = tx.copy_in::<_, Bytes>(&copy).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &TYPES));
     for row in parked {
-        write(writer.as_mut(), holding, row).await?;
+        write(writer.as_mut(), ownership, row).await?;
     }
     writer.finish().await?;
     Ok(())
@@ -67,10 +67,10 @@ pub(super) async fn copy(
 
 async fn write(
     writer: Pin<&mut BinaryCopyInWriter>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     row: &ParkedDelivery,
 ) -> Result<(), StateError> {
-    let unicode = holding.unicode;
+    let unicode = ownership.unicode;
     let ParkedDelivery { event, history, .. } = row;
     let too_large = || StateError::BodyTooLarge {
         event: event.id.to_string(),
@@ -79,7 +79,7 @@ async fn write(
     let body = body_codec::encode(&event.body).ok_or_else(too_large)?;
     let failure = history.failure.as_ref();
     let values: [&(dyn ToSql + Sync); TYPES.len()] = [
-        &holding.slot.as_ref(),
+        &ownership.slot.as_ref(),
         &event.id.to_string(),
         &event.position.commit,
         &i64::from(event.position.ordinal),

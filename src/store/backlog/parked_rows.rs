@@ -35,7 +35,7 @@ const BY_INDEX: &str = "SET LOCAL enable_seqscan = off";
 
 pub(crate) async fn park(
     tx: &mut Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
     if parked.is_empty() {
@@ -44,15 +44,15 @@ pub(crate) async fn park(
     let is_large =
         |row: &ParkedDelivery| large_body::is_large(body_codec::encoded_len(&row.event.body));
     if parked.iter().any(is_large) {
-        return insert(tx, holding, parked).await; // COPY takes a row in one piece
+        return insert(tx, ownership, parked).await; // COPY takes a row in one piece
     }
     let attempt = tx.savepoint("park").await?;
-    match copy::copy(&attempt, holding, parked).await {
+    match copy::copy(&attempt, ownership, parked).await {
         Ok(()) => Ok(attempt.commit().await?),
         // COPY has no ON CONFLICT, and next to never a conflict.
         Err(error) if error.sqlstate() == Some(&SqlState::UNIQUE_VIOLATION) => {
             attempt.rollback().await?;
-            insert(tx, holding, parked).await
+            insert(tx, ownership, parked).await
         }
         Err(error) => Err(error),
     }
@@ -61,7 +61,7 @@ pub(crate) async fn park(
 /// Rows of which some are there already: those stay as they are.
 async fn insert(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
     let (event, rest) = (stored_event::COLUMNS, OWN_COLUMNS);
@@ -97,24 +97,24 @@ async fn insert(
             .map(|row| StoredSubject { event: &row.event, row_key: row.row_key.as_deref() })
             .collect();
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
-        stored_event::put_events(&mut params, &subjects, bodies, holding.unicode);
+        params.put(Type::TEXT, ownership.slot.as_ref());
+        stored_event::put_events(&mut params, &subjects, bodies, ownership.unicode);
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
         params.column(Type::INT4_ARRAY, chunk.iter().map(|row| int(row.history.attempts)));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.next_attempt));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.parked_at));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.reason.as_str()));
         let histories: Vec<&StoredHistory> = chunk.iter().map(|row| &row.history).collect();
-        put_histories(&mut params, &histories, holding.unicode);
+        put_histories(&mut params, &histories, ownership.unicode);
         params.column(Type::BOOL_ARRAY, chunk.iter().map(|row| row.replay.is_replay()));
         params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.replay.dead_letter()));
         if let Some(body) = large {
-            large_body::gather(tx, &holding.slot, body).await?;
+            large_body::gather(tx, &ownership.slot, body).await?;
         }
         let insert = insert(&large_body::selected(large.is_some()));
         tx.execute_typed(&insert, &params.list()).await?;
         if large.is_some() {
-            large_body::clear(tx, &holding.slot).await?;
+            large_body::clear(tx, &ownership.slot).await?;
         }
     }
     Ok(())
@@ -133,7 +133,7 @@ fn put_histories<'a>(params: &mut SqlParams<'a>, rows: &[&'a StoredHistory], uni
 
 pub(crate) async fn repark(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     reparked: &[ReparkedDelivery],
 ) -> Result<(), StateError> {
     let update = format!(
@@ -164,14 +164,14 @@ pub(crate) async fn repark(
     }
     for chunk in chunks(reparked, |_| 0) {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.delivery.endpoint));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.delivery.event.to_string()));
         params.column(Type::INT4_ARRAY, chunk.iter().map(|row| int(row.history.attempts)));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.next_attempt));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.reason.as_str()));
         let histories: Vec<&StoredHistory> = chunk.iter().map(|row| &row.history).collect();
-        put_histories(&mut params, &histories, holding.unicode);
+        put_histories(&mut params, &histories, ownership.unicode);
         tx.execute_typed(&update, &params.list()).await?;
     }
     Ok(())
@@ -179,7 +179,7 @@ pub(crate) async fn repark(
 
 pub(crate) async fn finish(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     finished: &[BacklogDelivery],
 ) -> Result<(), StateError> {
     let delete = format!(
@@ -193,7 +193,7 @@ pub(crate) async fn finish(
     }
     for chunk in chunks(finished, |_| 0) {
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
+        params.put(Type::TEXT, ownership.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.event.to_string()));
         tx.execute_typed(&delete, &params.list()).await?;

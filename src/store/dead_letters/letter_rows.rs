@@ -1,4 +1,4 @@
-//! Writes the dead letters of a flush.
+//! Inserts the dead letters of a flush.
 
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
@@ -18,7 +18,7 @@ use crate::store::stored_event::StoredSubject;
 
 pub(crate) async fn insert(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     letters: &[DeadLetter],
 ) -> Result<(), StateError> {
     let rest = "endpoint, reason, failure_class, http_status, attempts, first_attempt_at, \
@@ -66,10 +66,10 @@ pub(crate) async fn insert(
             .map(|row| StoredSubject { event: &row.event, row_key: row.row_key.as_deref() })
             .collect();
         let mut params = SqlParams::default();
-        params.put(Type::TEXT, holding.slot.as_ref());
-        stored_event::put_events(&mut params, &subjects, bodies, holding.unicode);
+        params.put(Type::TEXT, ownership.slot.as_ref());
+        stored_event::put_events(&mut params, &subjects, bodies, ownership.unicode);
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
-        let reasons = chunk.iter().map(|row| clean(&row.reason, holding.unicode));
+        let reasons = chunk.iter().map(|row| clean(&row.reason, ownership.unicode));
         params.column(Type::TEXT_ARRAY, reasons);
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.class.as_str()));
         params.column(Type::INT4_ARRAY, chunk.iter().map(|row| row.status.map(i32::from)));
@@ -78,12 +78,12 @@ pub(crate) async fn insert(
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.last_attempt));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.died_at));
         if let Some(body) = large {
-            large_body::gather(tx, &holding.slot, body).await?;
+            large_body::gather(tx, &ownership.slot, body).await?;
         }
         let insert = insert(&large_body::selected(large.is_some()));
         tx.execute_typed(&insert, &params.list()).await?;
         if large.is_some() {
-            large_body::clear(tx, &holding.slot).await?;
+            large_body::clear(tx, &ownership.slot).await?;
         }
     }
     Ok(())

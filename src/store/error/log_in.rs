@@ -1,4 +1,4 @@
-//! Why a host did not let us in.
+//! Errors of authentication: why a PostgreSQL host did not let us in, and what to correct.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What the server says with an error.
+//! An error response of PostgreSQL: severity, SQLSTATE, message, detail, hint.
 
 use std::error::Error;
 use std::fmt;

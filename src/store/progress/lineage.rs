@@ -1,4 +1,4 @@
-//! Which server the positions are of.
+//! The lineage of positions: system identifier and timeline of the server that they are of.
 
 use tokio_postgres::Client;
 use tokio_postgres::Transaction;
@@ -19,12 +19,12 @@ use crate::store::state_error::StateError;
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn set_lineage(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     lineage: &ServerLineage,
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
-    write_lineage(&tx, holding, lineage, "").await?;
+    guard(&tx, ownership).await?;
+    write_lineage(&tx, ownership, lineage, "").await?;
     tx.commit().await?;
     Ok(())
 }
@@ -56,13 +56,13 @@ pub(crate) async fn follow(
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn begin_anew(
     client: &mut Client,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     lineage: &ServerLineage,
     confirmed: Option<Lsn>,
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
-    guard(&tx, holding).await?;
-    forget(&tx, holding, lineage, confirmed).await?;
+    guard(&tx, ownership).await?;
+    forget(&tx, ownership, lineage, confirmed).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -70,21 +70,21 @@ pub async fn begin_anew(
 /// What [`begin_anew`] does, in a transaction that is the holder's.
 pub(crate) async fn forget(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     lineage: &ServerLineage,
     confirmed: Option<Lsn>,
 ) -> Result<(), StateError> {
     let forgotten = ", settled_lsn = NULL, settled_ordinal = NULL, confirmed_lsn = NULL, \
                      confirmed_at = NULL";
-    write_lineage(tx, holding, lineage, forgotten).await?;
+    write_lineage(tx, ownership, lineage, forgotten).await?;
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::PG_LSN, confirmed);
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::INT4, ownership.partition.raw());
     let begin = "UPDATE walhook.progress SET confirmed_lsn = $2 WHERE slot = $1 AND partition = $3";
     tx.execute_typed(begin, &params.list()).await?;
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     // What a backfill has read belongs to no stream.
     let partitions = "UPDATE walhook.progress SET settled_lsn = NULL, settled_ordinal = NULL,
             at_source = true WHERE slot = $1 AND partition > 0";
@@ -103,16 +103,16 @@ pub(crate) async fn forget(
 
 async fn write_lineage(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     lineage: &ServerLineage,
     also: &str,
 ) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::INT8, lineage.system.cast_signed());
     params.put(Type::INT4, lineage.timeline.cast_signed());
     params.put(Type::OID_ARRAY, lineage.publications.as_slice());
-    params.put(Type::INT4, holding.partition.raw());
+    params.put(Type::INT4, ownership.partition.raw());
     let update = format!(
         "UPDATE walhook.progress
             SET system_identifier = $2, timeline = $3, publication_oids = $4, updated_at = now()

@@ -21,7 +21,7 @@ use crate::store::state_error::StateError;
 
 /// How long a taker waits for a transaction of the former holder before it ends the holder's
 /// session: such a transaction takes milliseconds, unless the holder is frozen in the middle of it.
-const HOLDER_PATIENCE: Duration = Duration::from_millis(500);
+const HOLDER_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// How often a taker ends such a session before it gives up.
 const TAKE_TRIES: u32 = 4;
@@ -71,8 +71,8 @@ async fn try_take(
     holder: &str,
 ) -> Result<(StateOwnership, StoredProgress), StateError> {
     let tx = begin(client).await?;
-    let patience = HOLDER_PATIENCE.as_millis();
-    tx.batch_execute(&format!("SET LOCAL lock_timeout = {patience}")).await?;
+    let wait_max = HOLDER_WAIT_MAX.as_millis();
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = {wait_max}")).await?;
     lock(&tx, slot, partition).await?;
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
@@ -87,7 +87,7 @@ async fn try_take(
     let row = tx.query_typed_one(&query, &params.list()).await?;
     let progress = progress(&row)?;
     let encoding: String = read(&row, "encoding")?;
-    let holding = StateOwnership {
+    let ownership = StateOwnership {
         slot: slot.into(),
         partition,
         epoch: progress.epoch,
@@ -97,7 +97,7 @@ async fn try_take(
         unicode: matches!(encoding.as_str(), "UTF8" | "SQL_ASCII"),
     };
     tx.commit().await?;
-    Ok((holding, progress))
+    Ok((ownership, progress))
 }
 
 /// Ends the sessions that are in a transaction for this partition.

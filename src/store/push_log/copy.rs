@@ -1,4 +1,4 @@
-//! Attempts on their way into the push log.
+//! Writes the attempts of a flush into the push log, by COPY.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -80,17 +80,17 @@ const BATCH_TYPES: [Type; 15] = [
 
 pub(crate) async fn copy(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     attempts: &[LoggedAttempt],
     batches: &[LoggedBatch],
 ) -> Result<(), StateError> {
-    copy_events(tx, holding, attempts).await?;
-    copy_batches(tx, holding, batches).await
+    copy_events(tx, ownership, attempts).await?;
+    copy_batches(tx, ownership, batches).await
 }
 
 async fn copy_events(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     attempts: &[LoggedAttempt],
 ) -> Result<(), StateError> {
     if attempts.is_empty() {
@@ -104,9 +104,9 @@ async fn copy_events(
         let known = last.take().filter(|(exchange, _)| Arc::ptr_eq(exchange, &attempt.exchange));
         let headers = match known {
             Some((_, headers)) => headers,
-            None => HeaderObjects::of(&attempt.exchange, holding.unicode),
+            None => HeaderObjects::of(&attempt.exchange, ownership.unicode),
         };
-        write_event(writer.as_mut(), holding, attempt, &headers).await?;
+        write_event(writer.as_mut(), ownership, attempt, &headers).await?;
         last = Some((&attempt.exchange, headers));
     }
     writer.finish().await?;
@@ -115,11 +115,11 @@ async fn copy_events(
 
 async fn write_event(
     writer: Pin<&mut BinaryCopyInWriter>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     attempt: &LoggedAttempt,
     headers: &HeaderObjects<'_>,
 ) -> Result<(), StateError> {
-    let unicode = holding.unicode;
+    let unicode = ownership.unicode;
     let LoggedAttempt { event, exchange, .. } = attempt;
     let failure = exchange.failure.as_ref();
     let request_body = attempt.request_body.as_ref().map(|body| shown(body, unicode));
@@ -130,7 +130,7 @@ async fn write_event(
     let shape = if is_whole { replay_orders::kept_headers(&event.body, unicode) } else { None };
     let values: [&(dyn ToSql + Sync); EVENT_TYPES.len()] = [
         &attempt.created_at,
-        &holding.slot.as_ref(),
+        &ownership.slot.as_ref(),
         &attempt.endpoint.as_ref(),
         &event.id.to_string(),
         &event.event_type.as_ref(),
@@ -160,7 +160,7 @@ async fn write_event(
 
 async fn copy_batches(
     tx: &Transaction<'_>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     batches: &[LoggedBatch],
 ) -> Result<(), StateError> {
     if batches.is_empty() {
@@ -169,7 +169,7 @@ async fn copy_batches(
     let sink = tx.copy_in::<_, Bytes>(BATCHES).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &BATCH_TYPES));
     for batch in batches {
-        write_batch(writer.as_mut(), holding, batch).await?;
+        write_batch(writer.as_mut(), ownership, batch).await?;
     }
     writer.finish().await?;
     Ok(())
@@ -177,18 +177,18 @@ async fn copy_batches(
 
 async fn write_batch(
     writer: Pin<&mut BinaryCopyInWriter>,
-    holding: &StateOwnership,
+    ownership: &StateOwnership,
     batch: &LoggedBatch,
 ) -> Result<(), StateError> {
     let LoggedBatch { events, exchange, .. } = batch;
     let Some(first) = events.first() else { return Ok(()) };
-    let headers = HeaderObjects::of(exchange, holding.unicode);
-    let key = |facts| stored_event::row_key(facts).map(|key| clean(key, holding.unicode));
+    let headers = HeaderObjects::of(exchange, ownership.unicode);
+    let key = |facts| stored_event::row_key(facts).map(|key| clean(key, ownership.unicode));
     let ids: Vec<String> = events.iter().map(|event| event.id.to_string()).collect();
     let keys: Vec<Option<Cow<'_, str>>> = events.iter().map(|event| key(&event.facts)).collect();
     let values: [&(dyn ToSql + Sync); BATCH_TYPES.len()] = [
         &batch.created_at,
-        &holding.slot.as_ref(),
+        &ownership.slot.as_ref(),
         &batch.endpoint.as_ref(),
         &first.event_type.as_ref(),
         &first.table.schema,

@@ -23,13 +23,13 @@ use tokio::time::Sleep;
 
 /// How long an answer may be owed without a byte. Clones are one.
 #[derive(Clone, Debug)]
-pub(crate) struct AnswerPatience(Arc<AtomicU64>);
+pub(crate) struct AnswerLimit(Arc<AtomicU64>);
 
-impl AnswerPatience {
+impl AnswerLimit {
     pub(crate) fn new(limit: Duration) -> Self {
-        let patience = Self(Arc::default());
-        patience.set(limit);
-        patience
+        let answer_limit = Self(Arc::default());
+        answer_limit.set(limit);
+        answer_limit
     }
 
     /// From the next question on.
@@ -45,7 +45,7 @@ impl AnswerPatience {
 /// One connection's questions and answers.
 #[derive(Debug)]
 pub(crate) struct AnswerWatch {
-    patience: AnswerPatience,
+    answer_limit: AnswerLimit,
     sent: AnswerMessages,
     heard: AnswerMessages,
     owed: u64,
@@ -55,9 +55,9 @@ pub(crate) struct AnswerWatch {
 }
 
 impl AnswerWatch {
-    pub(crate) fn new(patience: AnswerPatience) -> Self {
+    pub(crate) fn new(answer_limit: AnswerLimit) -> Self {
         Self {
-            patience,
+            answer_limit,
             // The start-up message alone has no tag.
             sent: AnswerMessages { tagless: true, ..AnswerMessages::default() },
             heard: AnswerMessages::default(),
@@ -87,7 +87,7 @@ impl AnswerWatch {
     /// Ready when the server has owed an answer for too long.
     pub(crate) fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while self.owed > 0 {
-            let limit = self.patience.limit();
+            let limit = self.answer_limit.limit();
             let until = self.moved + limit;
             if self.timer.deadline() != until {
                 self.timer.as_mut().reset(until);
@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_an_answer_that_is_owed_is_missed() {
-        let mut answers = AnswerWatch::new(AnswerPatience::new(Duration::from_secs(10)));
+        let mut answers = AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let silent =
             |answers: &mut AnswerWatch, cx: &mut Context<'_>| answers.poll_silent(cx).is_ready();
@@ -213,7 +213,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dead_session_ends_exactly_when_its_patience_does() {
         for dead in [crate::store::ANSWER_SOON, crate::store::ANSWER_MAX] {
-            let mut answers = AnswerWatch::new(AnswerPatience::new(dead));
+            let mut answers = AnswerWatch::new(AnswerLimit::new(dead));
             let start_up = [&8_u32.to_be_bytes()[..], &[0; 4]].concat();
             let began = Instant::now();
             let ended = std::future::poll_fn(|cx| {
@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_owes_one_answer() {
-        let mut answers = AnswerWatch::new(AnswerPatience::new(Duration::from_secs(10)));
+        let mut answers = AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         answers.sent(&8_u32.to_be_bytes(), &mut cx);
         answers.sent(&[0; 4], &mut cx);

@@ -1,4 +1,4 @@
-//! A few sessions for questions that people ask, beside those of the deliveries.
+//! The session pool of the API: a few SQL sessions beside those of the deliveries.
 //!
 //! Connected when they are needed, and made anew when the server was away. Each statement has a time
 //! limit, so that a question over too much ends with an error and not with a busy server.
@@ -25,7 +25,7 @@ const SLACK: Duration = Duration::from_secs(5);
 pub(crate) struct SessionPool {
     server: ServerSettings,
     /// The server ends a statement itself after its limit: this is for a server that says nothing.
-    patience: Duration,
+    answer_limit: Duration,
     places: Semaphore,
     /// Sessions that nobody uses at the moment.
     idle: Mutex<Vec<SqlSession>>,
@@ -47,8 +47,8 @@ impl SessionPool {
         // To compile a question takes longer than most of them.
         let options = format!("{given} -c jit=off -c statement_timeout={}", limit.as_millis());
         server.params.options(options.trim_start());
-        let patience = limit + SLACK;
-        Self { server, patience, places: Semaphore::new(sessions), idle: Mutex::default() }
+        let answer_limit = limit + SLACK;
+        Self { server, answer_limit, places: Semaphore::new(sessions), idle: Mutex::default() }
     }
 
     /// A session, as soon as one is free.
@@ -60,7 +60,7 @@ impl SessionPool {
         let idle = std::iter::from_fn(|| self.idle().pop()).find(|s| !s.client.is_closed());
         let session = match idle {
             Some(session) => session,
-            None => connect_within(&self.server, self.patience).await?,
+            None => connect_within(&self.server, self.answer_limit).await?,
         };
         Ok(PooledSession { session: Some(session), pool: self, _place: place })
     }

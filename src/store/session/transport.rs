@@ -17,7 +17,7 @@ use tokio_postgres::tls::ChannelBinding;
 use tokio_postgres::tls::TlsConnect;
 use tokio_rustls::client::TlsStream;
 
-use crate::store::session::answer_watch::AnswerPatience;
+use crate::store::session::answer_watch::AnswerLimit;
 use crate::store::session::answer_watch::AnswerWatch;
 use crate::store::session::tls;
 
@@ -54,8 +54,8 @@ impl ServerTransport {
 
     /// Ends with an error when the server owes an answer and says nothing for as long as this. To be
     /// said before the start-up message is sent.
-    pub(crate) fn answering_within(mut self, patience: AnswerPatience) -> Self {
-        self.answers = Some(AnswerWatch::new(patience));
+    pub(crate) fn answering_within(mut self, answer_limit: AnswerLimit) -> Self {
+        self.answers = Some(AnswerWatch::new(answer_limit));
         self
     }
 

@@ -1,4 +1,4 @@
-//! What is counted of callbacks, by source.
+//! Metrics of inbound callbacks, by source.
 
 use prometheus::Histogram;
 use prometheus::IntCounter;

@@ -1,4 +1,4 @@
-//! One request to the collector.
+//! One OTLP/HTTP request to the collector, and whether it may be repeated.
 
 use std::time::Duration;
 

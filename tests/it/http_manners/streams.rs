@@ -191,10 +191,10 @@ async fn who_finds_no_socket_spends_nothing_and_it_can_be_seen() {
     endpoint.timeout = Duration::from_secs(1);
     let client = EndpointClient::new(&endpoint, &network(&sockets)).unwrap();
     let held = lease();
-    let mut holding = Box::pin(holder.attempt(&held, NOW));
+    let mut ownership = Box::pin(holder.attempt(&held, NOW));
     while slow.requests.load(Ordering::SeqCst) == 0 {
         let pause = tokio::time::sleep(Duration::from_millis(5));
-        assert!(tokio::time::timeout(Duration::ZERO, &mut holding).await.is_err());
+        assert!(tokio::time::timeout(Duration::ZERO, &mut ownership).await.is_err());
         pause.await;
     }
     let exchange = client.attempt(&lease(), NOW).await;
@@ -205,7 +205,7 @@ async fn who_finds_no_socket_spends_nothing_and_it_can_be_seen() {
     );
     assert_eq!(class(&exchange), Some(FailureClass::Local));
     assert!(sockets.lack(tokio::time::Instant::now()).unwrap().contains("LimitNOFILE"));
-    drop(holding);
+    drop(ownership);
     drop(holder);
     let began = std::time::Instant::now();
     while client.attempt(&lease(), NOW).await.verdict != AttemptVerdict::Delivered {

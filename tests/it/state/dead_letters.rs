@@ -53,9 +53,9 @@ async fn insert(state: &mut State, dead: Vec<DeadLetter>) {
 }
 
 async fn portion(state: &mut State, in_memory: &[DeadLetterId], rows: usize) -> Vec<ClaimedLetter> {
-    let State { session, holding, .. } = state;
+    let State { session, ownership, .. } = state;
     let portion = ClaimPortion { endpoint: None, in_memory, rows, bytes: 1 << 20 };
-    claim(&mut session.client, holding, portion).await.unwrap()
+    claim(&mut session.client, ownership, portion).await.unwrap()
 }
 
 fn ids(claimed: &[ClaimedLetter]) -> Vec<i64> {
@@ -203,7 +203,7 @@ async fn a_resend_that_got_lost_with_its_holder_comes_again_unless_it_is_parked(
     // The holder dies; its heir asks.
     state.session = session(&state.database.url()).await;
     let (heir, _) = take(&mut state.session.client, SLOT, "the heir").await.unwrap();
-    state.holding = heir;
+    state.ownership = heir;
     let claimed = portion(&mut state, &[], 10).await;
     assert_eq!(ids(&claimed), [1, 3]);
     let unbooked: Vec<bool> = claimed.iter().map(|claimed| claimed.unbooked).collect();
@@ -217,11 +217,11 @@ async fn a_portion_is_bounded_in_bytes_but_never_empty() {
     let mut state = State::create().await;
     insert(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     request(state.client(), SLOT, &LetterFilter::default(), None).await.unwrap();
-    let State { session, holding, .. } = &mut state;
+    let State { session, ownership, .. } = &mut state;
     let one = ClaimPortion { endpoint: Some("crm"), in_memory: &[], rows: 10, bytes: 1 };
     let none = ClaimPortion { endpoint: Some("erp"), ..one };
-    assert!(claim(&mut session.client, holding, none).await.unwrap().is_empty());
-    let claimed = claim(&mut session.client, holding, one).await.unwrap();
+    assert!(claim(&mut session.client, ownership, none).await.unwrap().is_empty());
+    let claimed = claim(&mut session.client, ownership, one).await.unwrap();
     assert_eq!(ids(&claimed), [1]);
 }
 

@@ -17,8 +17,8 @@ use walhook::testing::store::partitions::ensure_ahead;
 use walhook::testing::store::progress::ServerLineage;
 use walhook::testing::store::progress::begin_anew;
 use walhook::testing::store::progress::load;
-use walhook::testing::store::progress::load_ahead;
-use walhook::testing::store::progress::load_fronts;
+use walhook::testing::store::progress::load_endpoint_watermarks;
+use walhook::testing::store::progress::load_settled_ahead;
 use walhook::testing::store::progress::set_lineage;
 use walhook::testing::store::progress::take;
 use walhook::testing::store::state_error::StateError;
@@ -51,8 +51,8 @@ fn everything() -> StateFlush {
     StateFlush {
         settled: Some(position(100, 3)),
         confirmed: Some(Lsn::from_raw(90)),
-        fronts: vec![("erp".into(), position(101, 7))],
-        ahead: vec![("crm".into(), event(101, 0, "a").id)],
+        endpoint_watermarks: vec![("erp".into(), position(101, 7))],
+        settled_ahead: vec![("crm".into(), event(101, 0, "a").id)],
         attempts: vec![attempt(event(100, 0, "a"), "crm")],
         parked: vec![parked(event(102, 0, "b"), "crm")],
         dead: vec![letter(event(103, 0, "c"), "crm")],
@@ -73,10 +73,10 @@ async fn a_flush_is_read_back_as_it_was_written() {
     assert_eq!(progress.settled, Some(position(100, 3)));
     assert_eq!(progress.confirmed, Some(Lsn::from_raw(90)));
     assert_eq!((progress.epoch, progress.holder.as_str()), (1, "the test"));
-    let ahead = load_ahead(state.client(), SLOT).await.unwrap();
-    assert_eq!(ahead, [("crm".into(), event(101, 0, "a").id)]);
-    let fronts = load_fronts(state.client(), SLOT).await.unwrap();
-    assert_eq!(fronts, [("erp".into(), position(101, 7))]);
+    let settled_ahead = load_settled_ahead(state.client(), SLOT).await.unwrap();
+    assert_eq!(settled_ahead, [("crm".into(), event(101, 0, "a").id)]);
+    let endpoint_watermarks = load_endpoint_watermarks(state.client(), SLOT).await.unwrap();
+    assert_eq!(endpoint_watermarks, [("erp".into(), position(101, 7))]);
     assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
     // An empty field leaves things where they are.
     let parked = &everything().parked[0];
@@ -121,18 +121,18 @@ async fn a_flush_whose_answer_got_lost_is_committed_once() {
 
 /// The same right again, as a process has it that does not know what the server committed.
 async fn clone_of(
-    holding: &walhook::testing::store::ownership::StateOwnership,
+    ownership: &walhook::testing::store::ownership::StateOwnership,
     client: &mut tokio_postgres::Client,
 ) -> walhook::testing::store::ownership::StateOwnership {
     client
         .batch_execute(&format!(
             "UPDATE walhook.progress SET epoch = epoch - 1 WHERE slot = '{}'",
-            holding.slot()
+            ownership.slot()
         ))
         .await
         .unwrap();
-    let (again, _) = take(client, holding.slot(), "again").await.unwrap();
-    assert_eq!(again.epoch(), holding.epoch());
+    let (again, _) = take(client, ownership.slot(), "again").await.unwrap();
+    assert_eq!(again.epoch(), ownership.epoch());
     again
 }
 
@@ -155,7 +155,7 @@ async fn a_connection_cut_in_the_middle_leaves_nothing_behind() {
         assert_eq!(cutter.text(kill).await, "1");
     };
     let flush = everything();
-    let flushing = commit(&mut state.session.client, &mut state.holding, &flush);
+    let flushing = commit(&mut state.session.client, &mut state.ownership, &flush);
     let (outcome, ()) = tokio::join!(flushing, cut);
     assert!(outcome.unwrap_err().is_transient());
     sql.batch_execute("COMMIT").await.unwrap();
@@ -175,14 +175,14 @@ async fn who_lost_the_slot_writes_nothing() {
     let (mut heir, found) = take(&mut session.client, SLOT, "the heir").await.unwrap();
     assert_eq!(found.settled, Some(position(5, 0)), "the heir goes on where the first stopped");
     let error =
-        commit(&mut state.session.client, &mut state.holding, &everything()).await.unwrap_err();
+        commit(&mut state.session.client, &mut state.ownership, &everything()).await.unwrap_err();
     let StateError::Fenced { slot, holder } = &error else { panic!("{error:?}") };
     assert_eq!((slot.as_str(), holder.as_str()), (SLOT, "the heir"));
     assert!(!error.is_transient());
     assert_eq!(state.text(LEFT_ROWS).await, "0 0 0 0");
     let lineage = ServerLineage { system: u64::MAX, timeline: 1, publications: vec![] };
-    let State { session: old, holding, .. } = &mut state;
-    let error = set_lineage(&mut old.client, holding, &lineage).await.unwrap_err();
+    let State { session: old, ownership, .. } = &mut state;
+    let error = set_lineage(&mut old.client, ownership, &lineage).await.unwrap_err();
     assert!(matches!(error, StateError::Fenced { .. }), "{error:?}");
     commit(&mut session.client, &mut heir, &everything()).await.unwrap();
     assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
@@ -197,7 +197,7 @@ async fn a_holder_that_froze_in_the_middle_of_a_flush_does_not_keep_the_slot() {
     let mut state = State::create().await;
     // A transaction that holds the slot and is never ended: what a frozen process leaves.
     let frozen = session(&state.database.url()).await;
-    let mut clone = clone_of(&state.holding, &mut state.session.client).await;
+    let mut clone = clone_of(&state.ownership, &mut state.session.client).await;
     let mut frozen_task = JoinSet::new();
     let blocker = state.sql().await;
     blocker
@@ -225,7 +225,7 @@ async fn a_holder_that_froze_in_the_middle_of_a_flush_does_not_keep_the_slot() {
 #[tokio::test]
 async fn flushes_that_do_not_follow_one_another_are_refused() {
     let mut state = State::create().await;
-    let mut stale = clone_of(&state.holding, &mut state.session.client).await;
+    let mut stale = clone_of(&state.ownership, &mut state.session.client).await;
     for _ in 0..2 {
         state.commit(&StateFlush::default()).await;
     }
@@ -242,27 +242,30 @@ async fn what_was_settled_ahead_is_forgotten_once_it_is_passed() {
         .iter()
         .map(|&(commit, ordinal)| ("crm".into(), event(commit, ordinal, "a").id))
         .collect();
-    state.commit(&StateFlush { ahead: ids.clone(), ..StateFlush::default() }).await;
-    state.commit(&StateFlush { ahead: ids.clone(), ..StateFlush::default() }).await;
-    assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), ids);
+    state.commit(&StateFlush { settled_ahead: ids.clone(), ..StateFlush::default() }).await;
+    state.commit(&StateFlush { settled_ahead: ids.clone(), ..StateFlush::default() }).await;
+    assert_eq!(load_settled_ahead(state.client(), SLOT).await.unwrap(), ids);
     state.commit(&StateFlush { settled: Some(position(10, 1)), ..StateFlush::default() }).await;
-    assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), ids[2..]);
-    assert_eq!(load_ahead(state.client(), "other").await.unwrap(), []);
+    assert_eq!(load_settled_ahead(state.client(), SLOT).await.unwrap(), ids[2..]);
+    assert_eq!(load_settled_ahead(state.client(), "other").await.unwrap(), []);
     state.commit(&StateFlush { settled: Some(position(11, 0)), ..StateFlush::default() }).await;
-    assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), []);
+    assert_eq!(load_settled_ahead(state.client(), SLOT).await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn a_front_has_one_row_and_moves() {
     let mut state = State::create().await;
     for front in [position(10, 1), position(12, 0)] {
-        let fronts = vec![("crm".into(), front), ("erp".into(), position(9, 0))];
-        state.commit(&StateFlush { fronts, ..StateFlush::default() }).await;
+        let endpoint_watermarks = vec![("crm".into(), front), ("erp".into(), position(9, 0))];
+        state.commit(&StateFlush { endpoint_watermarks, ..StateFlush::default() }).await;
     }
-    let mut fronts = load_fronts(state.client(), SLOT).await.unwrap();
-    fronts.sort();
-    assert_eq!(fronts, [("crm".into(), position(12, 0)), ("erp".into(), position(9, 0))]);
-    assert_eq!(load_fronts(state.client(), "other").await.unwrap(), []);
+    let mut endpoint_watermarks = load_endpoint_watermarks(state.client(), SLOT).await.unwrap();
+    endpoint_watermarks.sort();
+    assert_eq!(
+        endpoint_watermarks,
+        [("crm".into(), position(12, 0)), ("erp".into(), position(9, 0))]
+    );
+    assert_eq!(load_endpoint_watermarks(state.client(), "other").await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -288,18 +291,18 @@ async fn the_stream_is_remembered_until_a_gap_is_accepted() {
     let mut state = State::create().await;
     let lineage =
         ServerLineage { system: u64::MAX - 1, timeline: 3, publications: vec![16_384, u32::MAX] };
-    let State { session, holding, .. } = &mut state;
-    set_lineage(&mut session.client, holding, &lineage).await.unwrap();
+    let State { session, ownership, .. } = &mut state;
+    set_lineage(&mut session.client, ownership, &lineage).await.unwrap();
     state.commit(&everything_but_attempts()).await;
     let stored = load(state.client(), SLOT).await.unwrap().unwrap();
     assert_eq!((stored.lineage.as_ref(), stored.settled.is_some()), (Some(&lineage), true));
     let other = ServerLineage { system: 1, timeline: 1, publications: vec![] };
-    let State { session, holding, .. } = &mut state;
-    begin_anew(&mut session.client, holding, &other, None).await.unwrap();
+    let State { session, ownership, .. } = &mut state;
+    begin_anew(&mut session.client, ownership, &other, None).await.unwrap();
     let stored = load(state.client(), SLOT).await.unwrap().unwrap();
     assert_eq!((stored.lineage, stored.settled, stored.confirmed), (Some(other), None, None));
-    assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), []);
-    assert_eq!(load_fronts(state.client(), SLOT).await.unwrap(), []);
+    assert_eq!(load_settled_ahead(state.client(), SLOT).await.unwrap(), []);
+    assert_eq!(load_endpoint_watermarks(state.client(), SLOT).await.unwrap(), []);
     assert_eq!(state.text("SELECT count(*) FROM walhook.backlog").await, "1");
 }
 

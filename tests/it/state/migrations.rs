@@ -226,14 +226,14 @@ async fn the_administrators_script_is_enough_for_everything() {
     migrate(&mut session.client).await.unwrap();
     let now = super::NOW;
     walhook::testing::store::partitions::ensure_ahead(&mut session.client, now).await.unwrap();
-    let (mut holding, _) =
+    let (mut ownership, _) =
         walhook::testing::store::progress::take(&mut session.client, "s", "me").await.unwrap();
     let flush = walhook::testing::store::flush::StateFlush {
         parked: vec![super::parked(super::event(1, 0, "a"), "crm")],
         dead: vec![super::letter(super::event(2, 0, "b"), "crm")],
         ..Default::default()
     };
-    walhook::testing::store::flush::commit(&mut session.client, &mut holding, &flush)
+    walhook::testing::store::flush::commit(&mut session.client, &mut ownership, &flush)
         .await
         .unwrap();
     walhook::testing::store::partitions::drop_old(&session.client, super::after(864_000), 7)

@@ -10,8 +10,8 @@ use walhook::testing::store::flush::StateFlush;
 use walhook::testing::store::flush::commit;
 use walhook::testing::store::ownership::StateOwnership;
 use walhook::testing::store::progress::load;
-use walhook::testing::store::progress::load_ahead;
-use walhook::testing::store::progress::load_ahead_of;
+use walhook::testing::store::progress::load_settled_ahead;
+use walhook::testing::store::progress::load_settled_ahead_of;
 use walhook::testing::store::progress::take_partition;
 use walhook::testing::store::state_error::StateError;
 use walhook::testing::store::write_backs::OutcomeTally;
@@ -26,20 +26,20 @@ use crate::support::postgres::Database;
 /// Whoever owns a partition.
 struct Owner {
     session: SqlSession,
-    holding: StateOwnership,
+    ownership: StateOwnership,
 }
 
 impl Owner {
     async fn of(database: &Database, partition: u16) -> Self {
         let mut session = session(&database.url()).await;
         let partition = PartitionNumber::new(partition);
-        let (holding, _) =
+        let (ownership, _) =
             take_partition(&mut session.client, SLOT, partition, "a member").await.unwrap();
-        Self { session, holding }
+        Self { session, ownership }
     }
 
     async fn commit(&mut self, flush: &StateFlush) -> Result<(), StateError> {
-        commit(&mut self.session.client, &mut self.holding, flush).await
+        commit(&mut self.session.client, &mut self.ownership, flush).await
     }
 }
 
@@ -53,24 +53,26 @@ async fn each_partition_has_an_epoch_and_a_prefix_of_its_own() {
     let mut first = Owner::of(&state.database, 1).await;
     let mut second = Owner::of(&state.database, 2).await;
     let id = event(150, 0, "a").id;
-    let ahead =
-        |endpoint: &str| StateFlush { ahead: vec![(endpoint.into(), id)], ..StateFlush::default() };
-    first.commit(&ahead("crm")).await.unwrap();
-    state.commit(&ahead("erp")).await;
+    let settled_ahead = |endpoint: &str| StateFlush {
+        settled_ahead: vec![(endpoint.into(), id)],
+        ..StateFlush::default()
+    };
+    first.commit(&settled_ahead("crm")).await.unwrap();
+    state.commit(&settled_ahead("erp")).await;
     // The second has passed it; the first has not.
     second.commit(&settled(position(200, 0))).await.unwrap();
-    let kept = load_ahead_of(state.client(), SLOT, PartitionNumber::new(1)).await.unwrap();
+    let kept = load_settled_ahead_of(state.client(), SLOT, PartitionNumber::new(1)).await.unwrap();
     assert_eq!(kept, [("crm".into(), id)]);
-    let kept = load_ahead(state.client(), SLOT).await.unwrap();
+    let kept = load_settled_ahead(state.client(), SLOT).await.unwrap();
     assert_eq!(kept, [("erp".into(), id)]);
     first.commit(&settled(position(160, 0))).await.unwrap();
-    let kept = load_ahead_of(state.client(), SLOT, PartitionNumber::new(1)).await.unwrap();
+    let kept = load_settled_ahead_of(state.client(), SLOT, PartitionNumber::new(1)).await.unwrap();
     assert_eq!(kept, []);
     // The source's row stands where it stood.
     assert_eq!(load(state.client(), SLOT).await.unwrap().unwrap().settled, None);
     // Somebody takes the first: its former owner writes no more, all others do.
     let mut heir = Owner::of(&state.database, 1).await;
-    assert_eq!((heir.holding.epoch(), heir.holding.partition()), (2, PartitionNumber::new(1)));
+    assert_eq!((heir.ownership.epoch(), heir.ownership.partition()), (2, PartitionNumber::new(1)));
     let refused = first.commit(&settled(position(170, 0))).await.unwrap_err();
     assert!(matches!(refused, StateError::Fenced { .. }), "{refused:?}");
     heir.commit(&settled(position(180, 0))).await.unwrap();

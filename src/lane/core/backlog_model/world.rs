@@ -67,7 +67,7 @@ pub(super) struct World {
     page: Option<Vec<RefilledRow>>,
     leases: Vec<Lease>,
     at: HashMap<u64, At>,
-    holding: HashMap<u64, DurableIn>,
+    durable_in: HashMap<u64, DurableIn>,
     attempts: HashMap<u64, u32>,
     /// What has failed at least once, however much it counts.
     failed: HashSet<u64>,
@@ -110,7 +110,7 @@ impl World {
             page: None,
             leases: Vec::new(),
             at: HashMap::new(),
-            holding: HashMap::new(),
+            durable_in: HashMap::new(),
             attempts: HashMap::new(),
             failed: HashSet::new(),
             probes: HashSet::new(),
@@ -219,7 +219,7 @@ impl World {
         };
         let event = Arc::clone(&known.event);
         self.at.insert(event.sequence, At::Owed { since: self.now });
-        self.holding.insert(event.sequence, DurableIn::Wal);
+        self.durable_in.insert(event.sequence, DurableIn::Wal);
         self.attempts.insert(event.sequence, 0);
         self.read += 1;
         self.lane.offer(event, place, self.time());
@@ -238,7 +238,7 @@ impl World {
         self.at.insert(number, At::Owed { since: self.now });
         self.attempts.insert(number, 0);
         let id = ReplayId::Letter(i64::try_from(number).unwrap());
-        self.holding.insert(number, DurableIn::Replay(id));
+        self.durable_in.insert(number, DurableIn::Replay(id));
         self.lane.replay(event, id, self.time());
     }
 
@@ -279,14 +279,14 @@ impl World {
     fn note_settled(&mut self) {
         for settlement in self.lane.take_settled() {
             let number = settlement.event.sequence;
-            assert_eq!(self.holding[&number], settlement.holding, "holding of {number}");
+            assert_eq!(self.durable_in[&number], settlement.durable_in, "holding of {number}");
             assert_eq!(self.attempts[&number], settlement.attempts, "attempts of {number}");
             assert_eq!(settlement.history.is_some(), self.failed.contains(&number));
             match settlement.outcome {
                 DeliveryOutcome::Parked { next_attempt, .. } => {
-                    assert!(!matches!(settlement.holding, DurableIn::Replay(_)));
+                    assert!(!matches!(settlement.durable_in, DurableIn::Replay(_)));
                     assert!(next_attempt.is_none_or(|at| at >= self.time().database));
-                    self.holding.insert(number, DurableIn::Backlog);
+                    self.durable_in.insert(number, DurableIn::Backlog);
                     self.reported.insert(number, settlement.attempts);
                 }
                 _ => {
@@ -297,7 +297,7 @@ impl World {
             self.reports.push_back(settlement);
         }
         let freed = self.lane.take_freed();
-        self.own_free += self.lane.keep_places(freed.own, self.now).cast_signed();
+        self.own_free += self.lane.keep_positions(freed.own, self.now).cast_signed();
         self.weight += self.lane.take_loaded().cast_signed() - freed.weight.cast_signed();
         self.overflow_free += freed.overflow;
         self.replays_free += freed.replays;
@@ -306,10 +306,10 @@ impl World {
     fn commit(&mut self, count: usize) {
         for _ in 0..count {
             let Some(settlement) = self.reports.pop_front() else { return };
-            let Settlement { event, outcome, holding, attempts, history, .. } = settlement;
+            let Settlement { event, outcome, durable_in, attempts, history, .. } = settlement;
             let row = self.rows.iter().find(|(_, row)| row.number == event.sequence);
             let at = row.map(|(at, _)| *at);
-            match (outcome, holding, at) {
+            match (outcome, durable_in, at) {
                 (_, DurableIn::Replay(_), None) => {}
                 (DeliveryOutcome::Parked { next_attempt: due, .. }, DurableIn::Wal, None) => {
                     self.last_row += 1;
@@ -377,7 +377,7 @@ impl World {
         for row in &page {
             let number = row.event.sequence;
             self.at.entry(number).or_insert(At::Owed { since: self.now });
-            self.holding.entry(number).or_insert(DurableIn::Backlog);
+            self.durable_in.entry(number).or_insert(DurableIn::Backlog);
             let attempts = if self.anew.is_some() { 0 } else { row.attempts };
             self.attempts.entry(number).or_insert(attempts);
             self.reported.entry(number).or_insert(attempts);

@@ -96,8 +96,8 @@ impl KeyOrder {
         &self.entry(slot).event
     }
 
-    pub(in crate::lane::core) fn holding(&self, slot: OrderSlot) -> DurableIn {
-        self.entry(slot).holding
+    pub(in crate::lane::core) fn durable_in(&self, slot: OrderSlot) -> DurableIn {
+        self.entry(slot).durable_in
     }
 
     /// When the event was parked; without a meaning unless the backlog holds it.
@@ -106,6 +106,6 @@ impl KeyOrder {
     }
 
     pub(in crate::lane::core) fn is_replay(&self, slot: OrderSlot) -> bool {
-        matches!(self.entry(slot).holding, DurableIn::Replay(_))
+        matches!(self.entry(slot).durable_in, DurableIn::Replay(_))
     }
 }

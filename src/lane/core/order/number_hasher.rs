@@ -1,4 +1,4 @@
-//! Hashes numbers that are spread already.
+//! A hasher for fingerprints, which are spread already: the number is its hash.
 
 use std::hash::Hasher;
 

@@ -1,4 +1,4 @@
-//! Reads back what was spilled.
+//! Refills a lane from the backlog: which page to read, and what becomes of its rows.
 
 use std::time::Instant;
 

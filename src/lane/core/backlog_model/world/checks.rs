@@ -1,4 +1,4 @@
-//! The promises, checked after each step.
+//! The invariants of a lane with a backlog, checked after each step of the model.
 
 use super::*;
 
@@ -103,8 +103,8 @@ impl World {
             self.leases.iter().flat_map(|l| l.events.iter().map(|e| e.sequence)).collect();
         let is_open = self.lane.breaker(self.now) != BreakerState::Closed;
         let is_out = self.is_disabled || self.is_paused || self.is_doomed() || is_open;
-        let mut holding = 0;
-        for (number, holds) in &self.holding {
+        let mut durable_in = 0;
+        for (number, holds) in &self.durable_in {
             let At::Owed { since } = self.at[number] else { continue };
             let is_told = self.reported.get(number) == self.attempts.get(number);
             let is_parked = *holds == DurableIn::Backlog && !flying.contains(number);
@@ -112,7 +112,7 @@ impl World {
             if *holds != DurableIn::Wal {
                 continue;
             }
-            holding += 1;
+            durable_in += 1;
             if flying.contains(number) {
                 continue;
             }
@@ -121,10 +121,10 @@ impl World {
                 && self.lane.spill.as_ref().unwrap().tail.iter().any(|e| e.sequence == *number);
             assert!(!is_in_tail || self.now < since + TAIL_PATIENCE, "{number} is stuck");
             for ahead in self.ahead_of(*number) {
-                let is_parked = self.holding.get(&ahead) == Some(&DurableIn::Backlog);
+                let is_parked = self.durable_in.get(&ahead) == Some(&DurableIn::Backlog);
                 assert!(!is_parked || is_in_tail, "{number} waits for {ahead}, which is parked");
             }
         }
-        assert_eq!(self.lane.is_durable(), holding == 0);
+        assert_eq!(self.lane.is_durable(), durable_in == 0);
     }
 }

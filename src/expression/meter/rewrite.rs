@@ -184,6 +184,6 @@ fn call(name: &str, args: Vec<IdedExpr>) -> Expr {
 
 /// The operations of a tree.
 fn nodes(node: &IdedExpr) -> usize {
-    let children = crate::config::expression::tree::children(node);
+    let children = crate::expression::tree::children(node);
     1 + children.into_iter().map(nodes).sum::<usize>()
 }

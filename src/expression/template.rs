@@ -2,22 +2,21 @@
 //! `{{ expressions }}` in its strings.
 //!
 //! ```text
-//! payload = { ... } ─▶ [read] ─ Template ─▶ event, which compiles it against a relation
+//! payload = { ... } ─▶ config ─ TemplateNode ─▶ event, which compiles it against a relation
 //! ```
 //!
 //! A string that is exactly one `{{ }}` keeps the expression's type; any other is text with the
 //! values inserted. What is not a string stands in the body as it is written. A key that ends with
 //! `?` is left out when its value is null.
 
-use crate::config::expression::Expression;
-use crate::config::expression::named_columns::BuiltInName;
-use crate::config::expression::named_columns::ColumnReference;
-use crate::config::expression::named_columns::ExpressionForm;
-use crate::config::expression::named_columns::NamedColumns;
-use crate::config::toml_file::toml_field::FieldReader;
+use crate::expression::Expression;
+use crate::expression::named_columns::BuiltInName;
+use crate::expression::named_columns::ColumnReference;
+use crate::expression::named_columns::ExpressionForm;
+use crate::expression::named_columns::NamedColumns;
 
 /// Deeper than any body that a receiver reads; keeps the recursion here and in `event` bounded.
-const DEPTH_MAX: usize = 32;
+pub(crate) const DEPTH_MAX: usize = 32;
 
 /// One place of a body.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,7 +55,7 @@ impl TemplateNode {
     }
 
     /// The JSON text, if it is the same for every row.
-    pub(super) fn fixed(&self) -> Option<String> {
+    pub(crate) fn fixed(&self) -> Option<String> {
         Some(match self {
             Self::Literal(json) => json.clone(),
             Self::Object(members) => {
@@ -88,7 +87,7 @@ impl TemplateNode {
     }
 }
 
-pub(super) fn names_of_pieces(pieces: &[TemplatePiece], names: &mut NamedColumns) {
+pub(crate) fn names_of_pieces(pieces: &[TemplatePiece], names: &mut NamedColumns) {
     for piece in pieces {
         if let TemplatePiece::Value(expression) = piece {
             names.join(expression.names());
@@ -96,53 +95,11 @@ pub(super) fn names_of_pieces(pieces: &[TemplatePiece], names: &mut NamedColumns
     }
 }
 
-/// Reads a template from TOML. Problems are noted where they stand.
-pub(super) fn of_field(field: &FieldReader<'_>) -> Option<TemplateNode> {
-    of_field_at(field, 0)
-}
-
-fn of_field_at(field: &FieldReader<'_>, depth: usize) -> Option<TemplateNode> {
-    if depth > DEPTH_MAX {
-        return field.refuse(format!("is nested deeper than {DEPTH_MAX} levels: flatten it"));
-    }
-    if field.is_table() {
-        let entries = field.section()?.entries_as_written();
-        // Not `?` within: every problem is to be noted.
-        let members: Vec<Option<TemplateMember>> = entries
-            .iter()
-            .map(|(name, field)| {
-                let value = of_field_at(field, depth + 1)?;
-                member(name, value).map_or_else(|message| field.refuse(message), Some)
-            })
-            .collect();
-        return Some(TemplateNode::Object(members.into_iter().collect::<Option<_>>()?));
-    }
-    if field.is_list() {
-        let items: Vec<Option<TemplateNode>> =
-            field.list()?.iter().map(|item| of_field_at(item, depth + 1)).collect();
-        return Some(TemplateNode::List(items.into_iter().collect::<Option<_>>()?));
-    }
-    if let Some(literal) = field.literal() {
-        return literal.map_or_else(
-            |message| field.refuse(message),
-            |json| Some(TemplateNode::Literal(json)),
-        );
-    }
-    of_string(&field.string()?).map_or_else(|message| field.refuse(message), Some)
-}
-
-/// A JSON document without places to fill in.
-pub(super) fn fixed_json(field: &FieldReader<'_>) -> Option<String> {
-    let root = of_field(field)?;
-    let text = root.fixed();
-    text.or_else(|| field.refuse("has {{ expressions }}, and there is no row: write it out"))
-}
-
 /// Reads a template from a JSON document.
 ///
 /// # Errors
 /// Every problem, each preceded by the place in the document.
-pub(super) fn of_json(document: &serde_json::Value) -> Result<TemplateNode, Vec<String>> {
+pub(crate) fn of_json(document: &serde_json::Value) -> Result<TemplateNode, Vec<String>> {
     let mut problems = Vec::new();
     let node = of_json_at(document, "", 0, &mut problems);
     node.filter(|_| problems.is_empty()).ok_or(problems)
@@ -188,7 +145,7 @@ fn of_json_at(
 }
 
 /// `name?`: optional; `name??`: a key that ends with a question mark.
-fn member(name: &str, value: TemplateNode) -> Result<TemplateMember, String> {
+pub(crate) fn member(name: &str, value: TemplateNode) -> Result<TemplateMember, String> {
     let (name, optional) = match name.strip_suffix('?') {
         Some(literal) if literal.ends_with('?') => (literal, false),
         Some(name) => (name, true),
@@ -203,7 +160,7 @@ fn member(name: &str, value: TemplateNode) -> Result<TemplateMember, String> {
     Ok(TemplateMember { name: name.to_owned(), optional, value })
 }
 
-fn of_string(text: &str) -> Result<TemplateNode, String> {
+pub(crate) fn of_string(text: &str) -> Result<TemplateNode, String> {
     let mut pieces = pieces(text)?;
     Ok(match (pieces.pop(), pieces.is_empty()) {
         (None, _) => TemplateNode::Literal(String::from("\"\"")),
@@ -222,7 +179,7 @@ fn of_string(text: &str) -> Result<TemplateNode, String> {
 ///
 /// # Errors
 /// What is wrong with one of them.
-pub(super) fn pieces(text: &str) -> Result<Vec<TemplatePiece>, String> {
+pub(crate) fn pieces(text: &str) -> Result<Vec<TemplatePiece>, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -267,7 +224,7 @@ fn is_filled_in(expression: &Expression) -> bool {
 }
 
 /// Splits at the `}}` that closes an expression: one that stands in no string and in no map.
-pub(super) fn split_at_close(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn split_at_close(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0_usize;
     let mut quote = None;
     let mut characters = text.char_indices().peekable();

@@ -10,8 +10,8 @@ use cel::context::VariableResolver;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::expression::Expression;
-use crate::config::expression::functions::ENVIRONMENT;
+use crate::expression::Expression;
+use crate::expression::functions::ENVIRONMENT;
 
 /// A column `text` and a column `list`.
 struct Row {

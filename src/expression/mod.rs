@@ -6,7 +6,30 @@
 //!
 //! Parsed once, when the configuration is read. What an expression names is known from then on, so
 //! that only those columns are turned into values, and whoever knows a table can say which of them
-//! it does not have. Language: <https://github.com/google/cel-spec>, without `matches`.
+//! it does not have. Language: <https://github.com/google/cel-spec>, without `matches`. What a row gives to
+//! its names is `event`'s.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `equality` | Filters of the form `column == constant`, which are looked up instead of evaluated |
+//! | `functions` | The functions that walhook adds to CEL's |
+//! | `json_value` | JSON as an expression sees it |
+//! | `meter` | Bounds on steps and memory of one evaluation |
+//! | `named_columns` | Columns and built-in names that an expression names |
+//! | `syntax` | From the text to the tree, and what stands in it |
+//! | `template` | Templates: text and JSON with `{{ expressions }}` in them |
+//! | `tree` | Walks the parts of an expression |
+
+pub(crate) mod equality;
+pub(crate) mod functions;
+pub(crate) mod json_value;
+pub(crate) mod meter;
+pub(crate) mod named_columns;
+mod syntax;
+pub(crate) mod template;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +40,19 @@ use cel::Program;
 use cel::common::ast::Expr;
 use cel::objects::ResolveResult;
 
-use crate::config::expression::functions::ENVIRONMENT;
-use crate::config::expression::functions::FUNCTIONS;
-use crate::config::expression::meter::MeterExceeded;
-use crate::config::expression::named_columns::ColumnReference;
-use crate::config::expression::named_columns::ExpressionForm;
-use crate::config::expression::named_columns::NamedColumns;
-use crate::config::toml_file::naming::nearest;
+use crate::expression::functions::ENVIRONMENT;
+use crate::expression::functions::FUNCTIONS;
+use crate::expression::meter::MeterExceeded;
+use crate::expression::named_columns::ColumnReference;
+use crate::expression::named_columns::ExpressionForm;
+use crate::expression::named_columns::NamedColumns;
+use crate::flow::nearest_name;
 
 /// The longest expression. A longer one belongs into a view or a generated column.
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 4096;
+
+/// How alike a function's name must be for an unknown one to be taken for a slip of it (Jaro-Winkler, 0 to 1).
+const LIKENESS_MIN: f64 = 0.8;
 
 /// An expression that parses, and what it names.
 #[derive(Clone)]
@@ -52,7 +78,7 @@ impl Expression {
         let program = syntax::parse(source)?;
         let (names, functions) = syntax::names(program.expression());
         if let Some(unknown) = functions.iter().find(|name| !FUNCTIONS.contains(name)) {
-            let fix = match nearest(unknown, FUNCTIONS) {
+            let fix = match nearest_name::nearest(unknown, FUNCTIONS, LIKENESS_MIN) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "docs/events.md lists what there is".to_owned(),
             };
@@ -140,12 +166,3 @@ fn is_too_much(constant: &IdedExpr) -> bool {
     let context = Context::with_env(Arc::clone(&ENVIRONMENT));
     meter::within(0, || drop(meter::value(&meter::metered(constant), &context))).is_err()
 }
-
-pub(crate) mod equality;
-pub(crate) mod functions;
-pub(crate) mod meter;
-pub(crate) mod named_columns;
-mod syntax;
-#[cfg(test)]
-mod tests;
-mod tree;

@@ -30,7 +30,7 @@ use cel::common::value::CowVal;
 use cel::common::value::Val;
 use cel::objects::ResolveResult;
 
-pub(super) use crate::config::expression::meter::rewrite::metered;
+pub(super) use crate::expression::meter::rewrite::metered;
 
 /// About 20 ms of work, which delays the events that come after: a hundred thousand operations.
 pub(crate) const STEPS_MAX: u64 = 100_000;

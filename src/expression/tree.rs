@@ -1,4 +1,4 @@
-//! The syntax tree of an expression, walked.
+//! Walks the syntax tree of an expression.
 
 use cel::common::ast::EntryExpr;
 use cel::common::ast::Expr;

@@ -1,4 +1,4 @@
-//! What expressions can call.
+//! The functions that expressions can call beside CEL's own.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -7,8 +7,8 @@ use cel::Env;
 use cel::common::types::CelString;
 use cel::common::value::CowVal;
 
-use crate::config::expression::meter;
-use crate::config::json_value;
+use crate::expression::json_value;
+use crate::expression::meter;
 
 /// Every function that a call may name.
 pub(super) const FUNCTIONS: [&str; 36] = [

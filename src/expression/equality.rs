@@ -10,9 +10,9 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::Expression;
-use crate::config::expression::named_columns::ColumnReference;
-use crate::config::expression::syntax;
+use crate::expression::Expression;
+use crate::expression::named_columns::ColumnReference;
+use crate::expression::syntax;
 
 /// An expression that is not true unless `column` has one of `values`.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -3,7 +3,7 @@
 use super::syntax::DEPTH_MAX;
 use super::syntax::NESTING_MAX;
 use super::*;
-use crate::config::expression::named_columns::BuiltInName;
+use crate::expression::named_columns::BuiltInName;
 
 fn parsed(source: &str) -> Expression {
     Expression::parse(source).unwrap_or_else(|message| panic!("{source} {message}"))

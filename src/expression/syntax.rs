@@ -8,11 +8,11 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::functions::ENVIRONMENT;
-use crate::config::expression::named_columns::BuiltInName;
-use crate::config::expression::named_columns::ColumnReference;
-use crate::config::expression::named_columns::NamedColumns;
-use crate::config::expression::tree::children;
+use crate::expression::functions::ENVIRONMENT;
+use crate::expression::named_columns::BuiltInName;
+use crate::expression::named_columns::ColumnReference;
+use crate::expression::named_columns::NamedColumns;
+use crate::expression::tree::children;
 
 /// Levels of brackets, and of the syntax tree. The parser and the evaluation go down a level by
 /// calling themselves: without limits a text could exhaust the stack, which ends the process.
