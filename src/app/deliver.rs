@@ -9,8 +9,6 @@
 //! Rows of members decide only who tries. Who may send is decided by the lease of a partition, and who may write by
 //! its epoch; both are PostgreSQL's word.
 
-mod share;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,20 +20,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::app::all_endpoints;
-use crate::app::deliver::share::ShareStep;
-use crate::app::deliver::share::next_step;
 use crate::app::observation::observer;
 use crate::app::partition;
 use crate::app::partition::PartitionContext;
 use crate::app::stages;
-use crate::app::tail_relay;
 use crate::clock::since_boot;
 use crate::config::configuration::Settings;
 use crate::config::settings::RelaySettings;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
+use crate::ha::partition_share::ShareStep;
+use crate::ha::partition_share::next_step;
 use crate::ha::partition_state;
+use crate::ha::tail_relay;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
 use crate::pipeline::process_name::own_name;
@@ -139,8 +137,7 @@ impl App {
 impl Membership {
     /// Delivers until `stop`, and then until all that was taken is given back.
     ///
-    /// # Errors
-    /// None: what cannot be served is tried again, and said in the log.
+    /// Never fails: what cannot be served is tried again, and said in the log.
     pub(super) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let slot = self.settings.postgres.slot.clone();
         let mut state = MembershipState {

@@ -32,7 +32,6 @@
 //! | `stages` | The stages of whoever has the slot |
 //! | `surface` | The HTTP surface |
 //! | `tail` | `walhook tail` |
-//! | `tail_relay` | The tail's end of the broker: `run --role tail` |
 
 mod all_endpoints;
 mod callbacks;
@@ -46,7 +45,6 @@ mod scrape;
 mod stages;
 mod surface;
 pub(crate) mod tail;
-mod tail_relay;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -72,6 +70,7 @@ use crate::flow::lsn::Lsn;
 use crate::ha::role::MemberRole;
 use crate::ha::standby;
 use crate::ha::state;
+use crate::ha::tail_relay;
 use crate::pipeline::fence::SendFence;
 use crate::pipeline::free_memory::given_back_during;
 use crate::pipeline::handles::SharedHandles;

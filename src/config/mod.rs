@@ -71,6 +71,7 @@ use crate::config::settings::EventRule;
 use crate::config::settings::HttpSettings;
 use crate::config::settings::ServerSettings;
 use crate::config::settings::TelemetrySettings;
+use crate::config::settings::ocr_wallet as preset;
 use crate::config::toml_file::file::FileError;
 use crate::config::toml_file::file::read_text;
 use crate::config::toml_file::problem_notes::ProblemNotes;
@@ -194,7 +195,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     let dead_letters = process::read_dead_letters(root.section("dead_letters"));
     let http = process::read_http(root.section("http"));
     let user_agent =
-        if root.has("event") { delivery_terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
+        if root.has("event") { delivery_terms::USER_AGENT } else { preset::USER_AGENT };
     let webhook = webhook::read(root.section("webhook"), user_agent);
     let enabled = webhook.enabled;
     let telemetry = telemetry::read(&mut root);

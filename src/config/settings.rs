@@ -9,6 +9,7 @@
 //! | `hosts` | The hosts of a connection URL, one by one |
 //! | `inbound` | `[inbound]` |
 //! | `messages` | `[messages]` |
+//! | `ocr_wallet` | The preset `ocr-wallet` |
 //! | `places` | Where keys stand in a configuration file |
 //! | `relay` | `[relay]` |
 //! | `request_template` | What of an endpoint's requests is evaluated for each event |
@@ -21,6 +22,7 @@ mod event;
 mod hosts;
 mod inbound;
 mod messages;
+pub(crate) mod ocr_wallet;
 mod places;
 mod relay;
 mod request_template;
@@ -74,7 +76,6 @@ pub(crate) use crate::config::settings::event::EventFilter;
 pub(crate) use crate::config::settings::event::EventRule;
 pub(crate) use crate::config::settings::event::ExpiryRule;
 pub(crate) use crate::config::settings::event::JsonForm;
-pub(crate) use crate::config::settings::event::OCR_WALLET_COLUMNS;
 pub use crate::config::settings::event::Operations;
 pub(crate) use crate::config::settings::event::PayloadSettings;
 pub(crate) use crate::config::settings::event::RowChangeSql;

@@ -18,6 +18,7 @@
 //! | `expression_fault` | Why an expression has no value on a row |
 //! | `column_change` | What a change says about a column, before and after |
 //! | `match_form` | How values of a column are compared with those of `match` |
+//! | `ocr_wallet` | The body of the preset `ocr-wallet` |
 //! | `payload` | Payloads, compiled once per relation into labels and column references; the two built-in ones that are walhook's own |
 //! | `plan` | A rule against one relation |
 //! | `request_values` | What the expressions of an endpoint's URL and headers come to on a change |
@@ -47,6 +48,7 @@ pub(crate) mod expiry;
 mod expression_fault;
 mod match_form;
 mod misfit_value;
+mod ocr_wallet;
 pub(crate) mod payload;
 pub(crate) mod plan;
 mod request_values;

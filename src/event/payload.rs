@@ -8,12 +8,12 @@ use http::HeaderValue;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::settings::OCR_WALLET_COLUMNS;
 use crate::config::settings::PayloadSettings;
-use crate::event::datum;
+use crate::config::settings::ocr_wallet as preset;
 use crate::event::envelope;
 use crate::event::envelope::CloudEvents;
 use crate::event::expression_fault::RenderFaults;
+use crate::event::ocr_wallet;
 use crate::event::request_values::RequestValues;
 use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
@@ -30,7 +30,6 @@ use crate::flow::change::RowTuple;
 use crate::flow::event::EventFacts;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
-use crate::flow::time::Timestamp;
 
 /// Longest value of a fact, in characters: enough to recognise a row in a log by.
 const FACT_CHARS_MAX: usize = 128;
@@ -127,11 +126,11 @@ impl PayloadShape {
                 };
                 Self {
                     kind: PayloadKind::OcrWallet {
-                        opening: opening("{\"event_type\":", ",\"timestamp\":"),
-                        columns: find(&OCR_WALLET_COLUMNS),
+                        opening: ocr_wallet::opening(&quoted),
+                        columns: find(&preset::COLUMNS),
                     },
                     values,
-                    facts: find(&["id", "wallet_code", "create_time"]),
+                    facts: find(&preset::FACTS),
                     facts_max: usize::MAX,
                 }
             }
@@ -195,7 +194,7 @@ impl PayloadShape {
             }
             PayloadKind::Standard { opening, columns } => standard(out, opening, columns, change),
             PayloadKind::OcrWallet { opening, columns } => {
-                ocr_wallet(out, opening, columns, change, scope.born);
+                ocr_wallet::write(out, opening, columns, change, scope.born);
             }
             PayloadKind::CloudEvents { attributes, columns } => {
                 attributes.write(out, columns, scope)
@@ -302,42 +301,4 @@ fn unchanged(out: &mut JsonWriter, columns: &[NamedColumn], new: &RowTuple, old:
     if separator == "," {
         out.raw("]");
     }
-}
-
-/// `ocr-wallet`, to the letter.
-fn ocr_wallet(
-    out: &mut JsonWriter,
-    opening: &[u8],
-    columns: &[NamedColumn],
-    change: &CommittedChange,
-    born: Timestamp,
-) {
-    out.raw(opening);
-    out.attempt_seconds();
-    out.raw(",\"version\":\"1.0\",\"source\":\"ocr_wallet_service\",\"data\":");
-    let mut separator = "{";
-    if let Some(row) = row_object::row_of(&change.op) {
-        for column in columns {
-            let value = row.value(column.index);
-            if &*column.name == "pic_url" && !matches!(value, ColumnValue::Text(_)) {
-                continue;
-            }
-            out.raw(separator);
-            separator = ",";
-            out.raw(&column.label);
-            match (&*column.name, value) {
-                ("create_time", ColumnValue::Text(text)) => {
-                    match datum::epoch_seconds(&column.sql_type, text) {
-                        Some(seconds) => out.raw(seconds.to_string()),
-                        None => out.raw("null"),
-                    }
-                }
-                _ => out.column(row, column.index, &column.sql_type),
-            }
-        }
-    }
-    out.raw(if separator == "{" { "{}" } else { "}" });
-    out.raw(",\"metadata\":{\"data_age_seconds\":");
-    out.age_seconds(born);
-    out.raw(",\"push_source\":\"wx-msg-chat\"}}");
 }

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::EventRule;
-use crate::config::settings::OCR_WALLET_COLUMNS;
 use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
+use crate::config::settings::ocr_wallet;
 use crate::event::type_check;
 use crate::expression::Expression;
 use crate::expression::named_columns::BuiltInName;
@@ -122,7 +122,7 @@ fn table_shape(rule: &EventRule, payload: &PayloadSettings) -> Value {
 }
 
 fn ocr_wallet(rule: &EventRule, relation: &Relation) -> Value {
-    let data = OCR_WALLET_COLUMNS.iter().filter_map(|name| {
+    let data = ocr_wallet::COLUMNS.iter().filter_map(|name| {
         let column = relation.columns.get(relation.column(name)?)?;
         let schema = match *name {
             "create_time" => json!({ "type": "integer" }),

@@ -2,14 +2,18 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `partition_share` | How many partitions each member takes, and which it gives back |
 //! | `partition_state` | What walhook remembers of a partition, taken up by whoever delivers for it |
 //! | `role` | What a process does of the work for a source |
 //! | `shared_source` | What whoever has the slot does about the partitions that others deliver for |
 //! | `standby` | Hot standby |
 //! | `state` | What walhook remembers, taken up at the start |
+//! | `tail_relay` | The tail's end of the broker: a publisher for each partition, and what its owners have settled |
 
+pub(crate) mod partition_share;
 pub(crate) mod partition_state;
 pub(crate) mod role;
 pub(crate) mod shared_source;
 pub(crate) mod standby;
 pub(crate) mod state;
+pub(crate) mod tail_relay;

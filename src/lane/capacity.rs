@@ -30,11 +30,11 @@ const ROOMY: usize = 256;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LaneAdmission {
     /// It waits a moment for places if there are none.
-    In,
+    Accept,
     /// It takes the places that there are; what finds none overflows at once.
-    InOrAside,
+    AcceptOrOverflow,
     /// Everything overflows.
-    Aside,
+    Overflow,
 }
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) struct LaneCapacity {
     overflow: Semaphore,
     /// The share of the places that replays can have.
     replays: CountedSemaphore,
-    way: watch::Sender<LaneAdmission>,
+    admission: watch::Sender<LaneAdmission>,
     /// Whether events may overflow.
     has_backlog: bool,
 }
@@ -62,10 +62,10 @@ impl LaneCapacity {
             share: Semaphore::new(settings.share()),
             overflow: Semaphore::new(if has_backlog { OVERFLOW_MAX } else { 0 }),
             replays: CountedSemaphore::new(places.div_ceil(REPLAYS_SHARE)),
-            way: watch::Sender::new(if is_spilling {
-                LaneAdmission::Aside
+            admission: watch::Sender::new(if is_spilling {
+                LaneAdmission::Overflow
             } else {
-                LaneAdmission::In
+                LaneAdmission::Accept
             }),
             has_backlog,
         }
@@ -86,20 +86,20 @@ impl LaneCapacity {
         self.overflow.available_permits() >= events
     }
 
-    pub(super) fn way(&self) -> LaneAdmission {
-        *self.way.borrow()
+    pub(super) fn admission(&self) -> LaneAdmission {
+        *self.admission.borrow()
     }
 
     /// Tells senders what to do, also those that are waiting.
-    pub(super) fn show_way(&self, way: LaneAdmission) {
-        self.way.send_if_modified(|shown| std::mem::replace(shown, way) != way);
+    pub(super) fn show_admission(&self, admission: LaneAdmission) {
+        self.admission.send_if_modified(|shown| std::mem::replace(shown, admission) != admission);
     }
 
-    /// Waits until the way is another than [`LaneAdmission::In`].
-    pub(super) async fn other_way(&self) {
-        let mut shown = self.way.subscribe();
+    /// Waits until the way is another than [`LaneAdmission::Accept`].
+    pub(super) async fn other_admission(&self) {
+        let mut shown = self.admission.subscribe();
         // The sender of the way is this room's own, so that it cannot be gone.
-        shown.wait_for(|way| *way != LaneAdmission::In).await.ok();
+        shown.wait_for(|admission| *admission != LaneAdmission::Accept).await.ok();
     }
 
     /// Places for events of these weights, in order: for as many as there is room for, as soon as

@@ -62,7 +62,7 @@ enum CellState {
 pub(super) struct WorkingLane {
     pub(super) settings: Arc<LaneSettings>,
     pub(super) input: mpsc::Sender<LaneMessage>,
-    pub(super) room: Arc<LaneCapacity>,
+    pub(super) capacity: Arc<LaneCapacity>,
     pub(super) gauges: Arc<LaneGauges>,
 }
 
@@ -80,12 +80,12 @@ pub(super) enum ChangedLane {
 impl WorkingLane {
     /// A lane's way in, and the task that is to be run.
     pub(super) fn open(settings: LaneSettings) -> (Self, LaneTask) {
-        let room = Arc::new(LaneCapacity::new(&settings));
-        let gauges = Arc::new(LaneGauges::new(Arc::clone(&room)));
+        let capacity = Arc::new(LaneCapacity::new(&settings));
+        let gauges = Arc::new(LaneGauges::new(Arc::clone(&capacity)));
         let (input, received) = mpsc::channel(MESSAGES_MAX);
         let task =
-            LaneTask::new(settings.clone(), received, Arc::clone(&room), Arc::clone(&gauges));
-        (Self { settings: Arc::new(settings), input, room, gauges }, task)
+            LaneTask::new(settings.clone(), received, Arc::clone(&capacity), Arc::clone(&gauges));
+        (Self { settings: Arc::new(settings), input, capacity, gauges }, task)
     }
 }
 

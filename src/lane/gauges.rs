@@ -17,7 +17,7 @@ use crate::lane::core::counts::LaneCounts;
 /// Counts of a lane, shared with whoever shows them.
 #[derive(Debug)]
 pub(crate) struct LaneGauges {
-    room: Arc<LaneCapacity>,
+    capacity: Arc<LaneCapacity>,
     in_flight: AtomicUsize,
     retrying: AtomicUsize,
     parked: AtomicUsize,
@@ -44,10 +44,10 @@ pub(crate) struct LaneGauges {
 const HELD_UP_SHARE: u64 = 20;
 
 impl LaneGauges {
-    pub(super) fn new(room: Arc<LaneCapacity>) -> Self {
+    pub(super) fn new(capacity: Arc<LaneCapacity>) -> Self {
         let number = AtomicUsize::default;
         Self {
-            room,
+            capacity,
             in_flight: number(),
             retrying: number(),
             parked: number(),
@@ -113,7 +113,7 @@ impl LaneGauges {
         let (in_flight, retrying) = (load(&self.in_flight), load(&self.retrying));
         let tried = in_flight + retrying;
         LaneCounts {
-            queued: self.room.held().saturating_sub(load(&self.reserved) + tried),
+            queued: self.capacity.held().saturating_sub(load(&self.reserved) + tried),
             in_flight,
             retrying,
             parked: load(&self.parked),

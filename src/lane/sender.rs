@@ -84,7 +84,9 @@ impl LaneSender {
     /// Whether the lane has nothing to do, and would take events.
     pub fn is_idle(&self) -> bool {
         let lane = self.cell.present();
-        lane.is_none_or(|lane| lane.room.held() == 0 && lane.room.way() == LaneAdmission::In)
+        lane.is_none_or(|lane| {
+            lane.capacity.held() == 0 && lane.capacity.admission() == LaneAdmission::Accept
+        })
     }
 
     #[cfg(test)]
@@ -96,18 +98,20 @@ impl LaneSender {
     /// busy, so that what is live waits behind few, or sends them on to its backlog.
     pub fn is_roomy(&self, events: usize) -> bool {
         let Some(lane) = self.cell.present() else { return true };
-        if lane.room.way() == LaneAdmission::Aside {
-            return lane.room.takes_overflow(events);
+        if lane.capacity.admission() == LaneAdmission::Overflow {
+            return lane.capacity.takes_overflow(events);
         }
-        lane.room.held() <= lane.busy().saturating_mul(2).min(lane.settings.capacity.get() / 2)
+        lane.capacity.held() <= lane.busy().saturating_mul(2).min(lane.settings.capacity.get() / 2)
     }
 
     /// Whether the endpoint is about to have nothing to do: more may come at once than the last time.
     pub fn is_nearly_idle(&self) -> bool {
         let Some(lane) = self.cell.present() else { return true };
-        match lane.room.way() {
-            LaneAdmission::Aside => lane.room.held() == 0,
-            LaneAdmission::In | LaneAdmission::InOrAside => lane.room.held() <= lane.busy() / 2,
+        match lane.capacity.admission() {
+            LaneAdmission::Overflow => lane.capacity.held() == 0,
+            LaneAdmission::Accept | LaneAdmission::AcceptOrOverflow => {
+                lane.capacity.held() <= lane.busy() / 2
+            }
         }
     }
 
@@ -198,7 +202,7 @@ impl WorkingLane {
             self.pass_on(&mut events, places, LaneMessage::Events).await?;
         }
         while !events.is_empty() {
-            let places = self.room.overflow(events.len()).await?;
+            let places = self.capacity.overflow(events.len()).await?;
             self.pass_on(&mut events, places, LaneMessage::Overflow).await?;
         }
         Ok(())
@@ -211,17 +215,17 @@ impl WorkingLane {
         overflow_delay: &OverflowDelay<'_>,
     ) -> Result<Option<CapacityReservation<'_>>, AcquireError> {
         let weights: Vec<usize> = events.iter().map(|event| self.settings.weight(event)).collect();
-        if !self.room.has_backlog() {
-            return self.room.enter(&weights).await.map(Some);
+        if !self.capacity.has_backlog() {
+            return self.capacity.enter(&weights).await.map(Some);
         }
-        if self.room.way() == LaneAdmission::Aside {
+        if self.capacity.admission() == LaneAdmission::Overflow {
             return Ok(None);
         }
         let since = Instant::now();
         tokio::select! {
             biased; // a place that is free is taken, whatever else
-            places = self.room.enter(&weights) => places.map(Some),
-            () = self.room.other_way() => Ok(None),
+            places = self.capacity.enter(&weights) => places.map(Some),
+            () = self.capacity.other_admission() => Ok(None),
             () = self.waited_enough(since, overflow_delay) => Ok(None),
         }
     }
@@ -299,11 +303,11 @@ impl ReplaySender {
     async fn input(&self) -> Option<mpsc::Sender<LaneMessage>> {
         loop {
             // While it waits it must not keep the input open.
-            let (room, input) = {
+            let (capacity, input) = {
                 let lane = self.cell.upgrade()?.working();
-                (lane.room, lane.input.downgrade())
+                (lane.capacity, lane.input.downgrade())
             };
-            room.replay().await.ok()?;
+            capacity.replay().await.ok()?;
             if let Some(input) = input.upgrade() {
                 return Some(input);
             }

@@ -78,7 +78,7 @@ pub struct LaneTask {
     endpoint: EndpointIndex,
     name: Arc<str>,
     input: mpsc::Receiver<LaneMessage>,
-    room: Arc<LaneCapacity>,
+    capacity: Arc<LaneCapacity>,
     gauges: Arc<LaneGauges>,
     /// What the ledger has not taken yet.
     report: LaneReport,
@@ -128,7 +128,7 @@ impl LaneTask {
     pub(super) fn new(
         settings: LaneSettings,
         input: mpsc::Receiver<LaneMessage>,
-        room: Arc<LaneCapacity>,
+        capacity: Arc<LaneCapacity>,
         gauges: Arc<LaneGauges>,
     ) -> Self {
         let (endpoint, name) = (settings.endpoint, Arc::clone(&settings.name));
@@ -139,7 +139,7 @@ impl LaneTask {
             endpoint,
             name,
             input,
-            room,
+            capacity,
             gauges,
             report: LaneReport::default(),
             report_due: None,
@@ -334,11 +334,11 @@ impl LaneTask {
 
     /// The page of the backlog that the lane can take, if there are places for it.
     fn want_page(&mut self, now: std::time::Instant, may_send: bool) -> Option<RefillWanted> {
-        let room = if may_send { self.lane.refill_room(now) } else { 0 };
-        if room == 0 {
+        let capacity = if may_send { self.lane.refill_room(now) } else { 0 };
+        if capacity == 0 {
             return None;
         }
-        let granted = self.room.take(room.saturating_sub(self.lane.reserved()));
+        let granted = self.capacity.take(capacity.saturating_sub(self.lane.reserved()));
         self.lane.start_refill(granted, now)
     }
 
@@ -352,14 +352,14 @@ impl LaneTask {
                 let mut taken = 0;
                 let has_room = |row: &RefilledRow| {
                     let weight = self.settings.weight(&row.event);
-                    let has_room = self.room.take_weight(weight);
+                    let has_room = self.capacity.take_weight(weight);
                     taken += if has_room { weight } else { 0 };
                     has_room
                 };
                 // The rest is read again when there is room.
                 let rows = rows.into_iter().take_while(has_room).collect();
                 self.lane.refilled(rows, now);
-                self.room.give_back_weight(taken - self.lane.take_loaded());
+                self.capacity.give_back_weight(taken - self.lane.take_loaded());
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_backlog_away, true) {
@@ -385,7 +385,7 @@ impl LaneTask {
             LaneMessage::CaughtUp => self.lane.caught_up(),
             LaneMessage::Rest => self.lane.rest(),
             LaneMessage::Change(LaneChange::Settings(settings)) => {
-                self.room.resize(settings.capacity);
+                self.capacity.resize(settings.capacity);
                 self.gauges.set_gathers(settings.batch.size.get() > 1);
                 self.name = Arc::clone(&settings.name);
                 self.lane.reconfigure(*settings, now);
@@ -403,13 +403,13 @@ impl LaneTask {
     fn stop(&mut self) {
         self.lane.stop();
         self.input.close();
-        self.room.close();
+        self.capacity.close();
     }
 }
 
 impl Drop for LaneTask {
     /// However the task ends, nobody may go on waiting for room.
     fn drop(&mut self) {
-        self.room.close();
+        self.capacity.close();
     }
 }

@@ -14,42 +14,42 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `attempt_rows` | The rows of the push log that an attempt makes, as far as it keeps them |
 //! | `backfilled` | Tells the backfills which of their chunks are settled or parked |
-//! | `booking` | What is opened, reported and changed, as entries of the books |
+//! | `endpoint_names` | What indexes of endpoints and versions of their set mean: names, and who took what |
 //! | `flushing` | When the ledger flushes, and what follows |
-//! | `live` | The books at this moment, in the metrics |
+//! | `live_books` | The books at this moment, in the metrics |
 //! | `live_feed` | Attempts as they are made, for whoever looks on |
-//! | `logged` | What the push log gets to know of an attempt |
-//! | `names` | What events and notes mean by their numbers |
 //! | `outcome_log` | One log line per final outcome |
 //! | `pending` | What happened since the last flush began, collected to be committed as one `StateFlush` |
 //! | `postings` | What notes come to in the books |
 //! | `replayed` | Tells whoever sends deliveries again which of them have come to their end |
-//! | `sightings` | Values that events were raised with, until the settled prefix has passed them |
+//! | `reports` | Takes in what pump, lanes and registry report, as entries of the books |
+//! | `seen_values` | Values that events were raised with, until the settled prefix has passed them |
 //! | `standby_copies` | What of the state a standby has, too |
 //! | `state_status` | Whether the state can be written, for readiness, status and metrics |
 //! | `stats` | The counters behind `GET /api/v1/webhook/stats`, and how far behind we are |
-//! | `tallies` | Counts outcomes of events with a write-back between two flushes |
+//! | `write_back_counts` | Counts outcomes of events with a write-back between two flushes |
 //! | `write_back` | Writes outcomes back into the source database, beside the flushes and never in their way |
 //! | `writer` | Commits flushes, one after the other, for as long as the state's database takes |
 
+mod attempt_rows;
 pub(crate) mod backfilled;
-mod booking;
+pub(crate) mod endpoint_names;
 mod flushing;
-mod live;
+mod live_books;
 pub(crate) mod live_feed;
-mod logged;
-pub(crate) mod names;
 pub(crate) mod outcome_log;
 mod pending;
 mod postings;
 pub(crate) mod replayed;
-mod sightings;
+mod reports;
+mod seen_values;
 pub(crate) mod standby_copies;
 pub(crate) mod state_status;
 pub(crate) mod stats;
-mod tallies;
 pub(crate) mod write_back;
+mod write_back_counts;
 pub(crate) mod writer;
 
 use std::collections::HashMap;
@@ -80,13 +80,13 @@ use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
 use crate::flow::watermark::Watermark;
 use crate::ledger::backfilled::BackfillProgress;
-use crate::ledger::live::LiveBooks;
+use crate::ledger::endpoint_names::EndpointNames;
+use crate::ledger::endpoint_names::ServingEndpoints;
+use crate::ledger::live_books::LiveBooks;
 use crate::ledger::live_feed::AttemptFeed;
-use crate::ledger::names::EndpointNames;
-use crate::ledger::names::ServingEndpoints;
 use crate::ledger::pending::PendingFlush;
 use crate::ledger::replayed::ReplayProgress;
-use crate::ledger::sightings::SeenSightings;
+use crate::ledger::seen_values::RaisedValues;
 use crate::ledger::standby_copies::StandbyCopies;
 use crate::ledger::stats::PushStats;
 use crate::ledger::writer::FlushTarget;
@@ -208,7 +208,7 @@ pub(crate) struct Ledger<T = StateConnection> {
     /// What the last flush said is settled.
     written: Option<Position>,
     flush_seconds: Histogram,
-    sightings: SeenSightings,
+    sightings: RaisedValues,
     /// By rule index.
     event_types: Vec<Arc<str>>,
     write_backs: Option<watch::Sender<()>>,
@@ -299,7 +299,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             settled_is_awaited: terms.settled_is_awaited,
             written: None,
             flush_seconds: metrics.ledger_flush(),
-            sightings: SeenSightings::default(),
+            sightings: RaisedValues::default(),
             event_types: terms.event_types,
             write_backs: terms.write_backs,
             completes: false,

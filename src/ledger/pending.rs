@@ -27,13 +27,13 @@ use crate::flow::time::Timestamp;
 use crate::flow::watermark::EventTally;
 use crate::flow::watermark::Watermark;
 use crate::flow::write_back::NOBODY;
-use crate::ledger::logged;
-use crate::ledger::names::EndpointNames;
+use crate::ledger::attempt_rows;
+use crate::ledger::endpoint_names::EndpointNames;
 use crate::ledger::postings::BookPosting;
 use crate::ledger::postings::CommonBooks;
 use crate::ledger::postings::by_version;
 use crate::ledger::replayed::ReplayEnd;
-use crate::ledger::tallies::OutcomeTallies;
+use crate::ledger::write_back_counts::OutcomeTallies;
 use crate::store::backlog::BacklogDelivery;
 use crate::store::backlog::ParkedDelivery;
 use crate::store::backlog::ReparkedDelivery;
@@ -161,7 +161,7 @@ impl PendingFlush {
     ) {
         let Some(endpoint) = names.endpoint(attempt.endpoint) else { return };
         self.answer_bytes += attempt.exchange.response_body.len();
-        logged::add(&mut self.flush, endpoint, log, attempt);
+        attempt_rows::add(&mut self.flush, endpoint, log, attempt);
     }
 
     /// Counts an outcome for the event's write-back.

@@ -19,7 +19,7 @@ use crate::flow::pump_report::OpenedAs;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::EventTally;
-use crate::ledger::names::ServingEndpoints;
+use crate::ledger::endpoint_names::ServingEndpoints;
 use crate::store::books::BookCount;
 
 /// Up to so many endpoints have whole lines of their own, which is plain to read in `walhook.books`;

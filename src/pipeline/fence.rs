@@ -74,8 +74,7 @@ impl SendFence {
     /// Asks until everything has been sent and settled, or given up. During a shutdown it is given
     /// up soon when there is no stream: nothing may be sent then.
     ///
-    /// # Errors
-    /// None: what becomes of a slot that is lost is the source's matter.
+    /// Never fails: what becomes of a slot that is lost is the source's matter.
     pub(crate) async fn keep(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let every = (self.slot_ownership.lease() / 3).min(ASK_EVERY);
         let mut session = None;

@@ -19,6 +19,7 @@ use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::SourcePlaces;
 use crate::config::settings::TraceSource;
+use crate::config::settings::ocr_wallet as preset;
 use crate::config::toml_file::toml_field::FieldReader;
 use crate::config::toml_file::toml_reader::TomlSection;
 use crate::expression::Expression;
@@ -195,7 +196,7 @@ fn expiry(
         section.note("age_column", "has no use without `expiry`: give the greatest age");
     }
     let column = column.or_else(|| {
-        (*payload == PayloadSettings::OcrWallet).then(|| ocr_wallet::AGE_COLUMN.to_owned())
+        (*payload == PayloadSettings::OcrWallet).then(|| preset::AGE_COLUMN.to_owned())
     });
     Some(ExpiryRule { column, max_age: max_age? })
 }

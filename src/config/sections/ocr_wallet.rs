@@ -11,13 +11,8 @@ use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::SourcePlaces;
 use crate::config::settings::TraceSource;
+use crate::config::settings::ocr_wallet::AGE_COLUMN;
 use crate::flow::relation::TableName;
-
-/// How walhook names itself to the receivers of `ocr-wallet`.
-pub(crate) const USER_AGENT: &str = "wx-msg-chat-webhook/1.0";
-
-/// When a row was born.
-pub(crate) const AGE_COLUMN: &str = "create_time";
 
 const DATA_EXPIRY: Duration = Duration::from_secs(300);
 

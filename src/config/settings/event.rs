@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::config::settings::ocr_wallet;
 use crate::config::settings::places::SourcePlaces;
 use crate::expression::Expression;
 use crate::expression::named_columns::NamedColumns;
@@ -186,7 +187,7 @@ impl PayloadSettings {
             Self::Template { root, .. } => names.join(&root.names()),
             Self::Text { pieces, .. } => template::names_of_pieces(pieces, &mut names),
             Self::OcrWallet => {
-                names.columns.extend(OCR_WALLET_COLUMNS.map(str::to_owned));
+                names.columns.extend(ocr_wallet::COLUMNS.map(str::to_owned));
             }
             Self::Standard | Self::CloudEvents(_) | Self::Debezium => {}
         }
@@ -304,18 +305,3 @@ impl SqlPiece {
         }
     }
 }
-
-/// Columns of `ocr-wallet`'s `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
-/// out when null.
-pub(crate) const OCR_WALLET_COLUMNS: [&str; 10] = [
-    "id",
-    "source_ip",
-    "msg_id",
-    "group_id",
-    "wallet_code",
-    "serial_no",
-    "wx_id",
-    "wx_nick_name",
-    "pic_url",
-    "create_time",
-];

@@ -57,7 +57,7 @@ use crate::lane::sender::LaneSender;
 use crate::lane::sender::ReplaySender;
 use crate::ledger::EndpointAccount;
 use crate::ledger::EndpointsEdit;
-use crate::ledger::names::ServingEndpoints;
+use crate::ledger::endpoint_names::ServingEndpoints;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::lanes;
 use crate::pipeline::lanes::EndedLane;

@@ -12,10 +12,10 @@ impl LaneTask {
         let (endpoint, counts) = (&self.name, self.lane.counts());
         self.gauges.set_counts(counts, self.lane.reserved(), self.freed.outside);
         let breaker = self.lane.breaker(Instant::now().into_std());
-        self.room.show_way(match (self.lane.is_taking(), self.lane.is_held_off()) {
-            (false, _) => LaneAdmission::Aside,
-            (true, false) => LaneAdmission::In,
-            (true, true) => LaneAdmission::InOrAside,
+        self.capacity.show_admission(match (self.lane.is_taking(), self.lane.is_held_off()) {
+            (false, _) => LaneAdmission::Overflow,
+            (true, false) => LaneAdmission::Accept,
+            (true, true) => LaneAdmission::AcceptOrOverflow,
         });
         let before = self.gauges.set_breaker(breaker);
         if before != breaker {

@@ -79,6 +79,6 @@ impl LaneTask {
         }
         let mut freed = std::mem::take(&mut self.freed);
         freed.own = self.lane.keep_positions(freed.own, Instant::now().into_std());
-        self.room.give_back(freed);
+        self.capacity.give_back(freed);
     }
 }

@@ -34,7 +34,7 @@ use crate::lane::services::LaneServices;
 use crate::lane::settings::LaneSettings;
 use crate::ledger::EndpointAccount;
 use crate::ledger::EndpointsEdit;
-use crate::ledger::names::ServingEndpoints;
+use crate::ledger::endpoint_names::ServingEndpoints;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::lanes::share_bytes;
 use crate::pipeline::shutdown::ShutdownStages;

@@ -21,7 +21,7 @@ const FORGET_EVERY: i64 = 5_000_000;
 
 /// The values of `dedupe` that are not stored yet.
 #[derive(Debug, Default)]
-pub(crate) struct SeenSightings {
+pub(crate) struct RaisedValues {
     waiting: VecDeque<SeenValues>,
     /// By rule: values before this are forgotten.
     forgotten: HashMap<usize, Timestamp>,
@@ -29,12 +29,12 @@ pub(crate) struct SeenSightings {
 
 /// For one flush.
 #[derive(Debug, Default)]
-pub(crate) struct PassedSightings {
+pub(crate) struct PassedValues {
     pub(crate) values: Vec<SeenValue>,
     pub(crate) forget: Vec<(Arc<str>, Timestamp)>,
 }
 
-impl SeenSightings {
+impl RaisedValues {
     pub(crate) fn note(&mut self, seen: SeenValues) {
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.pop_front();
@@ -43,12 +43,8 @@ impl SeenSightings {
     }
 
     /// What a flush that settles `settled` has to write; `types` are the rules' event types.
-    pub(crate) fn pass(
-        &mut self,
-        settled: Option<Position>,
-        types: &[Arc<str>],
-    ) -> PassedSightings {
-        let mut passed = PassedSightings::default();
+    pub(crate) fn pass(&mut self, settled: Option<Position>, types: &[Arc<str>]) -> PassedValues {
+        let mut passed = PassedValues::default();
         let (mut newest, mut oldest) = (HashMap::new(), BTreeMap::new());
         let is_passed =
             |seen: &mut SeenValues| settled.is_some_and(|settled| seen.position <= settled);
@@ -96,7 +92,7 @@ mod tests {
         SeenValues { rule: RuleIndex(0), fingerprint, position: at(number), committed, oldest }
     }
 
-    fn shown(passed: &PassedSightings) -> Vec<(u64, u64)> {
+    fn shown(passed: &PassedValues) -> Vec<(u64, u64)> {
         let one = |value: &SeenValue| (value.fingerprint.halves().1, value.position.commit.raw());
         passed.values.iter().map(one).collect()
     }
@@ -104,7 +100,7 @@ mod tests {
     #[test]
     fn only_what_is_settled_is_written_and_of_a_value_the_newest() {
         let types = [Arc::from("message")];
-        let mut sightings = SeenSightings::default();
+        let mut sightings = RaisedValues::default();
         for (value, number) in [(1, 1), (2, 2), (1, 3), (3, 4)] {
             sightings.note(seen(value, number, 0));
         }
@@ -117,7 +113,7 @@ mod tests {
     #[test]
     fn tables_forget_now_and_then_what_the_rule_has_forgotten() {
         let types = [Arc::from("message")];
-        let mut sightings = SeenSightings::default();
+        let mut sightings = RaisedValues::default();
         let mut forgets = Vec::new();
         for (number, oldest) in [(1, 0), (2, 4), (3, 5), (4, 9), (5, 20)] {
             sightings.note(seen(number, number, oldest));

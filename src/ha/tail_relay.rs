@@ -45,7 +45,7 @@ const SETTLED_EVERY: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Publishers that have taken their streams over.
-pub(super) struct TailRelay {
+pub(crate) struct TailRelay {
     partitions: Vec<OpenPartition>,
     slot: Arc<str>,
     state: ServerSettings,
@@ -64,7 +64,7 @@ impl TailRelay {
     ///
     /// # Errors
     /// A stream is another's, or a later epoch writes it; the state cannot be written.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         settings: &Settings,
         relay: &RelaySettings,
         taken: &TakenState,
@@ -106,7 +106,7 @@ impl TailRelay {
     }
 
     /// Starts the publishers. Returns the pump's way to them.
-    pub(super) fn start(
+    pub(crate) fn start(
         self,
         relay: &RelaySettings,
         (reports, known): (&mpsc::Sender<LaneReport>, KnownVersion),
@@ -142,7 +142,7 @@ impl TailRelay {
 }
 
 /// Connects, however long the broker is away.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     relay: &RelaySettings,
     stop: &CancellationToken,
 ) -> anyhow::Result<BrokerConnection> {
@@ -245,8 +245,8 @@ impl SettledFollower {
 /// The relay of a role.
 ///
 /// # Errors
-/// There is none.
-pub(super) fn settings_of(settings: &Settings) -> anyhow::Result<&RelaySettings> {
+/// The configuration has no `[relay]`.
+pub(crate) fn settings_of(settings: &Settings) -> anyhow::Result<&RelaySettings> {
     settings
         .relay
         .as_ref()

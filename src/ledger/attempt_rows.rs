@@ -1,4 +1,4 @@
-//! What the push log gets to know of an attempt.
+//! The rows of the push log that an attempt makes, as far as it keeps them.
 //!
 //! Pure. A request has a row for each of its events, as far as there is something to say of each: its
 //! body, or that it failed. Otherwise the events of one kind share a row.

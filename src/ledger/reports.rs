@@ -1,4 +1,4 @@
-//! What is opened, reported and changed, as entries of the books.
+//! Takes in what pump, lanes and registry report, as entries of the books.
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use crate::flow::partition::PartitionNumber;
 
 /// What a member does next.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum ShareStep {
+pub(crate) enum ShareStep {
     Stay,
     Take(Vec<PartitionNumber>),
     GiveBack(PartitionNumber),
@@ -12,7 +12,7 @@ pub(super) enum ShareStep {
 
 /// The next step of one of `members`, who serves `serving` of `count` partitions while `free` are nobody's. Each
 /// wants as many as all would have if they had equally many, rounded up.
-pub(super) fn next_step(
+pub(crate) fn next_step(
     count: usize,
     members: usize,
     serving: &[PartitionNumber],

@@ -1,4 +1,4 @@
-//! What events and notes mean by their numbers: endpoints by name, and who took what.
+//! What indexes of endpoints and versions of their set mean: names, and who took what.
 //!
 //! Endpoints come and go while walhook runs. Notes tell of the version of the endpoints that was
 //! there when their change was read, and reach the books when everything before it is settled: so
