@@ -27,9 +27,6 @@ use crate::flow::time::Timestamp;
 /// Clocks drift by less between two measurements; what differs by more was set.
 const STEP_MICROS: i64 = 1_000_000;
 
-/// An answer that took longer says no more than between which limits the offset lies.
-const PRECISE_MICROS: i64 = 1_000_000;
-
 /// Steps that are remembered at most.
 const STEPS_MAX: usize = 64;
 
@@ -60,43 +57,66 @@ struct ClockShared {
 struct ClockSteps {
     /// So long a clock that was set ahead is not believed.
     doubt: Duration,
-    /// Offset in microseconds, and when it was seen last.
-    entries: Vec<(i64, Duration)>,
+    entries: Vec<OffsetEntry>,
+}
+
+/// Between which limits the offset lies, in microseconds: each measurement gives two, and those that agree give
+/// narrower ones together (Marzullo's intersection, as in NTP).
+#[derive(Clone, Copy, Debug)]
+struct OffsetEntry {
+    least: i64,
+    most: i64,
+    /// Since boot, when it was measured last.
+    seen: Duration,
+}
+
+impl OffsetEntry {
+    /// As one clock would give both; `None` if it was set in between.
+    fn joined(self, next: Self) -> Option<Self> {
+        let (least, most) = (self.least.max(next.least), self.most.min(next.most));
+        match least.saturating_sub(most) {
+            ..=0 => Some(Self { least, most, seen: next.seen }),
+            // Clocks drift.
+            ..STEP_MICROS => Some(next),
+            _ => None,
+        }
+    }
 }
 
 impl ClockSteps {
     /// An answer to a question that was asked at `asked` and answered at `answered`, since boot.
-    /// Returns the offset that this shows.
+    /// Returns the offset that this shows, as near as it is known.
     fn measured(&mut self, asked: Duration, server: Timestamp, answered: Duration) -> i64 {
         let (asked_micros, answered_micros) = (micros(asked), micros(answered));
         // The server looked at its clock at some moment in between.
-        let least = server.micros().saturating_sub(answered_micros);
-        let most = server.micros().saturating_sub(asked_micros);
-        let last = self.entries.last().map(|(offset, _)| *offset);
-        let offset = match last {
-            // As after a suspension in the middle of it.
-            Some(last) if most.saturating_sub(least) > PRECISE_MICROS => last.clamp(least, most),
-            // A clock that is ahead would let events expire that are not too old.
-            None if most.saturating_sub(least) > PRECISE_MICROS => least,
-            _ => least.midpoint(most),
+        let next = OffsetEntry {
+            least: server.micros().saturating_sub(answered_micros),
+            most: server.micros().saturating_sub(asked_micros),
+            seen: answered,
         };
-        match self.entries.last_mut() {
-            Some(last) if last.0.abs_diff(offset) < STEP_MICROS.unsigned_abs() => {
-                *last = (offset, answered);
+        let last = self.entries.last_mut();
+        let latest = match last.and_then(|last| last.joined(next).map(|joined| (last, joined))) {
+            Some((last, joined)) => {
+                *last = joined;
+                joined
             }
-            _ => self.entries.push((offset, answered)),
-        }
+            None => {
+                self.entries.push(next);
+                next
+            }
+        };
         let known = self.entries.len();
         let mut place = 0;
-        self.entries.retain(|(_, seen)| {
+        self.entries.retain(|entry| {
             place += 1;
-            place == known || place + STEPS_MAX > known && *seen + self.doubt >= answered
+            place == known || place + STEPS_MAX > known && entry.seen + self.doubt >= answered
         });
-        offset
+        latest.least.midpoint(latest.most)
     }
 
+    /// The least that it can be: a clock that is ahead would let events expire that are not too old.
     fn believed(&self) -> Option<i64> {
-        self.entries.iter().map(|(offset, _)| *offset).min()
+        self.entries.iter().map(|entry| entry.least).min()
     }
 }
 

@@ -18,13 +18,38 @@ fn clock(longest_life: i64) -> DatabaseClock {
 }
 
 #[test]
-fn the_offset_is_taken_from_the_middle_of_the_exchange() {
+fn the_offset_is_the_least_that_an_exchange_allows_and_shown_from_its_middle() {
     let clock = clock(0);
     let millis = Duration::from_millis;
     clock.measured(millis(1000), Timestamp::from_micros(61_050_000), millis(1100));
-    assert_eq!(clock.at(millis(1050)), Timestamp::from_micros(61_050_000));
+    assert_eq!(clock.at(millis(1100)), Timestamp::from_micros(61_050_000));
     assert!((clock.ahead_of(at(1), boot(2)) - 61.0).abs() < 1e-9);
     assert!((clock.ahead_of(at(100), boot(2)) + 38.0).abs() < 1e-9, "behind");
+}
+
+/// A process that is frozen while it asks, for whatever time, is never ahead of the server, and as near to it as the
+/// quickest exchange since.
+#[test]
+fn no_exchange_of_whatever_length_sets_a_clock_ahead() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..2000 {
+        let clock = clock(HOUR);
+        let offset = random.i64(-HOUR * 1_000_000..HOUR * 1_000_000);
+        let (mut now, mut quickest) = (0_u64, u64::MAX);
+        for _ in 0..20 {
+            let asked = now + random.u64(0..10_000_000);
+            let looked = asked + random.u64(0..2_000_000);
+            now = looked + random.u64(0..2_000_000);
+            let micros = Duration::from_micros;
+            let server = Timestamp::from_micros(i64::try_from(looked).unwrap() + offset);
+            clock.measured(micros(asked), server, micros(now));
+            quickest = quickest.min(now - looked);
+            let real = Timestamp::from_micros(i64::try_from(now).unwrap() + offset);
+            let shown = clock.at(micros(now));
+            assert!(shown <= real, "ahead by {:?}", shown.since(real));
+            assert_eq!(real.since(shown), micros(quickest));
+        }
+    }
 }
 
 #[test]

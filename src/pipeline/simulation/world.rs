@@ -251,7 +251,12 @@ impl SimulatedWorld {
 
     pub(super) fn wake(&mut self, run: usize) {
         self.note(|_| format!("run {run} wakes"));
-        let frozen = self.runs.get_mut(&run).and_then(|run| run.frozen.take());
+        let now = self.now();
+        let frozen = self.runs.get_mut(&run).and_then(|run| {
+            // It could not flush meanwhile.
+            run.well_since = now;
+            run.frozen.take()
+        });
         frozen.into_iter().flatten().for_each(Waker::wake);
     }
 
