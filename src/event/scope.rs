@@ -44,6 +44,7 @@ use crate::expression::functions::ENVIRONMENT;
 use crate::expression::json_value;
 use crate::expression::meter;
 use crate::expression::meter::MeterExceeded;
+use crate::expression::meter::TextReading;
 use crate::expression::named_columns::BuiltInName;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
@@ -133,8 +134,9 @@ impl EvaluationScope<'_> {
             }
             BuiltInName::Metadata => {
                 let given = self.change.metadata.as_deref();
-                let given = given
-                    .map(|text| json_value::read(text).filter(|_| meter::reads(text.len(), true)));
+                let given = given.map(|text| {
+                    json_value::read(text).filter(|_| meter::reads(text.len(), TextReading::Json))
+                });
                 let empty = || cel::Value::Map(Map { map: Arc::default() });
                 owned(given.flatten().unwrap_or_else(empty))
             }
@@ -250,7 +252,8 @@ fn read<'a>(sql_type: &SqlType, text: &'a [u8]) -> Option<CowVal<'a, 'a>> {
             | SqlType::Text
             | SqlType::Date
     );
-    if meter::reads(text.len(), !is_plain) { value(sql_type, text) } else { None }
+    let reading = if is_plain { TextReading::Plain } else { TextReading::Json };
+    if meter::reads(text.len(), reading) { value(sql_type, text) } else { None }
 }
 
 /// Everything that is made here has a counterpart; were there one without, it reads as null.

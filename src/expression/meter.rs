@@ -98,10 +98,18 @@ pub(super) fn value(tree: &IdedExpr, context: &Context<'_, '_>) -> ResolveResult
     value.as_ref().try_into()
 }
 
-/// A text of the row is looked at, `json` or not; `false` if that is too much.
-pub(crate) fn reads(bytes: usize, json: bool) -> bool {
+/// As what a text of the row is looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TextReading {
+    Plain,
+    /// Maps and lists are made of it.
+    Json,
+}
+
+/// A text of the row is looked at; `false` if that is too much.
+pub(crate) fn reads(bytes: usize, reading: TextReading) -> bool {
     let bytes = bytes as u64;
-    if !json {
+    if reading == TextReading::Plain {
         return charge(bytes / TEXT_BYTES_PER_STEP, 0).is_ok();
     }
     // It is gone again when the operation is done, so it counts for its size, but not in the sum.

@@ -39,6 +39,7 @@ use crate::replication::catalog::facts;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap_survey;
+use crate::replication::gap_survey::SlotMovers;
 use crate::replication::wire::command::SystemIdentity;
 use crate::replication::wire::feedback::SlotRelease;
 use crate::store;
@@ -191,7 +192,8 @@ pub(crate) async fn take(
     let lineage =
         ServerLineage { system, timeline, publications: publication.into_iter().collect() };
     let (client, postgres) = (&source.client, &settings.postgres);
-    let gaps = gap_survey::survey(client, postgres, identity, true, found, &progress).await?;
+    let gaps = gap_survey::survey(client, postgres, identity, SlotMovers::OnlyUs, found, &progress)
+        .await?;
     if !gaps.is_empty() && !consent.gap {
         return Err(SourceError::NotSetUp(gaps).into());
     }

@@ -15,6 +15,7 @@ use crate::replication::error::SourceError;
 use crate::replication::gap::ChangeGap;
 use crate::replication::gap::GapCause;
 use crate::replication::gap_survey;
+use crate::replication::gap_survey::SlotMovers;
 use crate::replication::slot::SlotStream;
 use crate::replication::wire::command;
 use crate::store;
@@ -63,7 +64,7 @@ async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<SetupD
     let mut connection = command::connect(&postgres.server, postgres.wal_sender_timeout).await?;
     let identity = connection.identify_system().await?;
     connection.close().await;
-    Ok(gap_survey::survey(client, postgres, &identity, false, slot, &progress).await?)
+    Ok(gap_survey::survey(client, postgres, &identity, SlotMovers::Others, slot, &progress).await?)
 }
 
 /// Somebody has read the slot, and it is not known what became of what was read.

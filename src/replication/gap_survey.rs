@@ -26,6 +26,14 @@ use crate::replication::wire::command::TimelineEnd;
 use crate::store::error::StoreError;
 use crate::store::progress::StoredProgress;
 
+/// Who can move the slot meanwhile.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum SlotMovers {
+    /// It is ours.
+    OnlyUs,
+    Others,
+}
+
 /// What is true of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct SeenPosition<'a> {
@@ -35,8 +43,7 @@ pub(crate) struct SeenPosition<'a> {
     /// The ends of earlier timelines of the server's history.
     pub history: Vec<TimelineEnd>,
     pub slot: Option<SlotStream>,
-    /// Whether nobody but us can move the slot.
-    pub is_still: bool,
+    pub movers: SlotMovers,
     pub publication: Option<u32>,
     /// A publication that the slot was read through, and that is there under another name.
     pub known_publication: Option<String>,
@@ -44,7 +51,7 @@ pub(crate) struct SeenPosition<'a> {
     pub now: Timestamp,
 }
 
-/// Asks the server and judges. `is_still`: nobody but us can move the slot.
+/// Asks the server and judges.
 ///
 /// `slot` has to be asked for *before* `progress`, and the rest is asked after it. While flushes go on, each
 /// position is written to the state before the slot gets it, so a slot that was behind the state at any
@@ -56,7 +63,7 @@ pub(crate) async fn survey(
     client: &Client,
     settings: &PostgresSettings,
     identity: &SystemIdentity,
-    is_still: bool,
+    movers: SlotMovers,
     slot: Option<SlotStream>,
     progress: &StoredProgress,
 ) -> Result<Vec<SetupDiagnostic>, SourceError> {
@@ -83,7 +90,7 @@ pub(crate) async fn survey(
         wal_end: wal_end.parse().unwrap_or_default(),
         history,
         slot,
-        is_still,
+        movers,
         publication: publication(client, &settings.publication).await?,
         known_publication,
         now: Timestamp::from_micros(row.try_get(1)?),
@@ -134,7 +141,8 @@ pub(crate) fn judge(
             gaps.push(gap(GapCause::SlotGone { slot }, Some(wal_end).filter(|end| *end > from)));
         }
         Some(slot)
-            if (seen.is_still || slot.active_pid.is_none()) && slot.confirmed > Some(from) =>
+            if (seen.movers == SlotMovers::OnlyUs || slot.active_pid.is_none())
+                && slot.confirmed > Some(from) =>
         {
             let name = slot.name.clone();
             let cause = match slot.was_read() {
@@ -201,7 +209,7 @@ mod tests {
             wal_end: lsn(200),
             history: Vec::new(),
             slot: Some(slot),
-            is_still: true,
+            movers: SlotMovers::OnlyUs,
             publication: Some(16),
             known_publication: None,
             now: Timestamp::from_seconds(3600),
@@ -224,7 +232,7 @@ mod tests {
         let running = found(|_, seen| {
             confirmed(seen, 150);
             seen.slot.as_mut().unwrap().active_pid = Some(1);
-            seen.is_still = false;
+            seen.movers = SlotMovers::Others;
         });
         assert!(running.is_empty(), "another walhook moves it");
         let promoted = found(|identity, seen| {

@@ -18,6 +18,7 @@ use crate::replication::connection::connect;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap_survey;
+use crate::replication::gap_survey::SlotMovers;
 use crate::replication::wire::command;
 use crate::replication::wire::command::SystemIdentity;
 use crate::store;
@@ -77,8 +78,15 @@ pub(super) async fn reconnect(
         }
         Err(error) => return Err(error),
     };
-    let found =
-        gap_survey::survey(&session.client, settings, &identity, true, slot, &progress).await?;
+    let found = gap_survey::survey(
+        &session.client,
+        settings,
+        &identity,
+        SlotMovers::OnlyUs,
+        slot,
+        &progress,
+    )
+    .await?;
     if !found.is_empty() {
         return Err(SourceError::NotSetUp(found));
     }
