@@ -135,8 +135,9 @@ function Page() {
   const screen = named ? named[1] : (SCREENS.find(([name]) => name === route.screen)?.[2] ?? Overview);
   useEffect(() => {
     const title = SCREENS.find(([name]) => name === at)?.[1] ?? "";
-    document.title = `${title}${route.name ? ` · ${route.name}` : ""} · walhook`;
-  }, [at, route.name]);
+    const problems = health?.status?.problems.length ?? 0;
+    document.title = `${problems > 0 ? `(${problems}) ` : ""}${title}${route.name ? ` · ${route.name}` : ""} · walhook`;
+  }, [at, route.name, health]);
   if (wanted) return html`<${Login} done=${() => setWanted(false)} />`;
   return html`<div>
     <a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.querySelector("main").focus(); }}>${t("To the content")}</a>

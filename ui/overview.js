@@ -23,6 +23,10 @@ export function Problems({ of }) {
   </li>`)}</ul>`;
 }
 
+// Of a source that several processes share: whether somebody delivers for all of it.
+const Partitions = ({ of: { count, unowned } }) => html`<${Tile} label=${t("Partitions with an owner")} href=${link("source")} tone=${unowned.length > 0 ? "bad" : ""}
+  note=${unowned.length > 0 ? t("Nobody delivers for {0}", unowned.join(", ")) : ""}>${t("{0} of {1}", number(count - unowned.length), number(count))}<//>`;
+
 // Numbers as they change, as long as the page is looked at.
 function useNumbers() {
   const [numbers, setNumbers] = useState(null);
@@ -71,6 +75,7 @@ export function Overview({ health, query }) {
             note=${safe == null ? t("no limit is set") : t("{0} more before the slot may be lost", bytes(safe))}>${bytes(at.retained_wal_bytes)}<//>
           <${Tile} label=${t("Oldest commit not settled")}>${at.lag_seconds > 0 ? span(at.lag_seconds) : t("none")}<//>
           <${Tile} label=${t("Last commit seen")}><${Time} at=${at.last_commit_at} /><//>
+          ${status?.partitions && html`<${Partitions} of=${status.partitions} />`}
           <${Tile} label=${t("Books")} tone=${data.books.balanced ? "" : "bad"}
             note=${t("{0} captured = {1} delivered + {2} filtered + {3} expired + {4} dead + {5} waiting", ...["captured", "delivered", "filtered", "expired", "dead", "pending"].map((name) => number(data.books[name])))}>
             ${data.books.balanced ? t("balanced") : t("NOT balanced")}<//>

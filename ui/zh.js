@@ -53,6 +53,7 @@ export const zh = {
   "Members": "成员", "Member": "成员", "Partitions": "分区", "Last seen": "最近活动", "Nobody delivers": "没有成员在投递", "alive": "在线", "not seen": "失联", "worker": "投递进程", "Another process has the slot: its page shows it": "复制槽由另一个进程持有,请在它的页面查看",
   "Each of the {0} partitions has an owner": "{0} 个分区都有成员负责", "With whoever has the slot: partitions {0} of {1}": "由持有复制槽的进程负责:分区 {0}(共 {1} 个)",
   "Nobody delivers for partitions {0} of {1}: start a worker, with walhook run --role deliver": "没有成员负责分区 {0}(共 {1} 个):请启动投递进程 walhook run --role deliver",
+  "Partitions with an owner": "有成员负责的分区", "Nobody delivers for {0}": "分区 {0} 无人负责", "{0} of {1}": "{0}/{1}",
   // How an endpoint does.
   "delivering": "正常投递", "out of order, {0} waiting": "故障,{0} 条等待中", "slow, {0} waiting": "响应异常,逐个尝试,{0} 条等待中", "behind, {0} parked": "积压 {0} 条", "disabled, takes no events": "已停用,不接收事件", "being removed": "删除中", "gone, it answered {0}": "已失效(响应 {0})", "refused, it cannot be reached as it is configured": "被拒绝:按当前配置无法访问",
   // States, outcomes and reasons.

@@ -1,4 +1,4 @@
-//! Who delivers for a source, and what each has, as the state has it at one moment.
+//! Who delivers for a source, what each has, and what nobody has, as the state has it at one moment.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use crate::store::members;
 use crate::store::members::MemberRow;
 use crate::store::partition_leases;
 use crate::store::partition_leases::PartitionRow;
+use crate::store::shared_endpoints;
 use crate::store::state_error::StateError;
 
 /// A member that was not seen for so long does not deliver.
@@ -27,6 +28,31 @@ pub(crate) struct SourceView {
 pub(crate) struct MemberView {
     pub(crate) row: MemberRow,
     pub(crate) partitions: Vec<i32>,
+}
+
+/// The partitions of a source that several processes share.
+pub(crate) struct SharedPartitions {
+    pub(crate) count: u16,
+    /// Nobody delivers for them: their events wait in the broker, or a tail parks them.
+    pub(crate) unowned: Vec<i32>,
+}
+
+/// Looks which partitions nobody delivers for; `None` where nobody shares the source.
+///
+/// # Errors
+/// That the rows could not be read.
+pub(crate) async fn shared_partitions(
+    client: &Client,
+    slot: &str,
+) -> Result<Option<SharedPartitions>, StateError> {
+    if shared_endpoints::look(client, slot).await?.is_none() {
+        return Ok(None); // whoever has the slot delivers for all of them
+    }
+    let source = partition_leases::source(client, slot).await?;
+    let Some(count) = source.and_then(|(count, ..)| count) else { return Ok(None) };
+    let rows = partition_leases::rows(client, slot).await?;
+    let unowned = rows.iter().filter(|row| !row.is_leased).map(|row| row.partition.raw());
+    Ok(Some(SharedPartitions { count, unowned: unowned.collect() }))
 }
 
 /// Looks who delivers.

@@ -96,6 +96,60 @@ async fn every_member_says_who_has_which_partition_and_which_nobody_has() {
     tail.stop().await;
 }
 
+/// Waits until the status of a member says so of the partitions that nobody delivers for.
+async fn wait_for_unowned(asked: &Service, unowned: &Value) -> Value {
+    let deadline = Instant::now() + AMPLE;
+    loop {
+        let status = asked.get("/api/v1/status").await.json();
+        if &status["partitions"]["unowned"] == unowned {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "not {unowned}: {status:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_status_of_each_member_names_partitions_that_nobody_delivers_for_also_while_they_are_parked()
+ {
+    let test = "the_status_of_each_member_names_partitions_that_nobody_delivers_for";
+    let Some(broker) = Broker::start(test).await else { return };
+    let relay = format!("[relay]\nurl = \"{}\"\nreplicas = 1\npartitions = 4\n", broker.url());
+    let (_database, toml) = prepared(&format!("{relay}patience = \"1s\"\n")).await;
+    let mut tail = Service::start_as(&["--role", "tail"], &toml).await;
+    let parked = |shared: &Value| shared["at_source"] == json!([1, 2, 3, 4]);
+    let deadline = Instant::now() + AMPLE;
+    while !parked(&said_by(&tail).await) {
+        assert!(Instant::now() < deadline, "{:#}", said_by(&tail).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let status = wait_for_unowned(&tail, &json!([1, 2, 3, 4])).await;
+    assert_eq!((&status["healthy"], &status["partitions"]["count"]), (&json!(false), &json!(4)));
+    let problems = status["problems"].as_array().unwrap();
+    let problem = problems.iter().find(|problem| problem["about"] == "partitions").unwrap();
+    let what = problem["what"].as_str().unwrap();
+    assert!(what.starts_with("nobody delivers for partitions 1, 2, 3, 4 of 4"), "{problem}");
+    let fix = problem["do"].as_str().unwrap();
+    assert!(fix.contains("walhook run --role deliver"), "{problem}");
+    let (code, told) = tail.cli(&["status"]).await;
+    assert!(code == Some(1) && told.contains(what), "{told}");
+    let mut worker = Service::start_as(&["--role", "deliver"], &toml).await;
+    for member in [&tail, &worker] {
+        let status = wait_for_unowned(member, &json!([])).await;
+        let problems = status["problems"].as_array().unwrap();
+        assert!(problems.iter().all(|problem| problem["about"] != "partitions"), "{status:#}");
+    }
+    worker.stop().await;
+    wait_for_unowned(&tail, &json!([1, 2, 3, 4])).await;
+    tail.stop().await;
+
+    // Whoever has the slot alone delivers for all of them.
+    let mut alone = Service::start(&toml).await;
+    let status = alone.get("/api/v1/status").await.json();
+    assert_eq!(status["partitions"], Value::Null, "{status:#}");
+    alone.stop().await;
+}
+
 #[tokio::test]
 async fn a_source_that_is_not_shared_has_no_members() {
     let (_database, toml) = prepared("").await;

@@ -14,6 +14,7 @@ use crate::api::requests::field_kinds::words_schema;
 use crate::api::surface::EndpointView;
 use crate::api::surface::HttpSurface;
 use crate::store::overview::WaitingCounts;
+use crate::store::source_members::SharedPartitions;
 use crate::telemetry::samples::EndpointHour;
 
 /// All that an operator asks first.
@@ -28,6 +29,8 @@ pub(crate) struct StatusReport {
     pub(crate) clock_ahead_seconds: f64,
     pub(crate) source: SourceStatus,
     pub(crate) state: StateReport,
+    /// Null where the source is not shared by several processes
+    pub(crate) partitions: Option<PartitionReport>,
     pub(crate) obstacles: Vec<ShownObstacle>,
     /// Of more than `limit` those that are not well, or that something waits for, go before the others
     pub(crate) endpoints: Vec<EndpointStatus>,
@@ -61,6 +64,36 @@ impl ShownProblem {
 pub(crate) struct StateReport {
     pub(crate) writable: bool,
     pub(crate) reason: Option<String>,
+}
+
+/// The partitions of a source that several processes share; who has which is told by `/api/v1/members`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PartitionReport {
+    /// How many there are
+    count: u16,
+    /// Those that nobody delivers for
+    unowned: Vec<i32>,
+}
+
+impl PartitionReport {
+    /// What nobody delivers for, if so.
+    pub(crate) fn problem(&self) -> Option<ShownProblem> {
+        let unowned: Vec<String> = self.unowned.iter().map(ToString::to_string).collect();
+        let what = format!(
+            "nobody delivers for partitions {} of {}: their events wait",
+            unowned.join(", "),
+            self.count
+        );
+        let fix = "start a worker, `walhook run --role deliver`; `walhook members` and the log of each worker that \
+                   runs say why it takes none";
+        (!unowned.is_empty()).then(|| ShownProblem::of("partitions", what, fix))
+    }
+}
+
+impl From<SharedPartitions> for PartitionReport {
+    fn from(SharedPartitions { count, unowned }: SharedPartitions) -> Self {
+        Self { count, unowned }
+    }
 }
 
 /// What else is in the way.

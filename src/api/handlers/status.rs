@@ -23,6 +23,7 @@ use crate::api::answers::problem::ProblemResponse;
 use crate::api::answers::shared_refusal::SharedRefusal;
 use crate::api::answers::status_report::EndpointStatus;
 use crate::api::answers::status_report::NamedError;
+use crate::api::answers::status_report::PartitionReport;
 use crate::api::answers::status_report::ShownCount;
 use crate::api::answers::status_report::ShownObstacle;
 use crate::api::answers::status_report::ShownProblem;
@@ -40,6 +41,7 @@ use crate::api::surface::HttpSurface;
 use crate::store::overview;
 use crate::store::overview::LetterCounts;
 use crate::store::overview::WaitingCounts;
+use crate::store::source_members;
 use crate::telemetry::metrics::CONTENT_TYPE;
 use crate::telemetry::obstacles::NamedObstacle;
 
@@ -155,11 +157,12 @@ pub(crate) async fn status(
         .map(|(view, _, _)| &*view.name)
         .take(ASKED_MAX)
         .collect();
-    let (waiting, letters, unread) = match timeout(STATE_TIME, ask(&surface, &behind)).await {
-        Ok(Ok((waiting, letters))) => (waiting, letters, None),
-        Ok(Err(problem)) => (Vec::new(), Vec::new(), Some(problem.detail().to_owned())),
-        Err(_late) => (Vec::new(), Vec::new(), Some(String::from("it does not answer in time"))),
+    let (asked, unread) = match timeout(STATE_TIME, ask(&surface, &behind)).await {
+        Ok(Ok(asked)) => (asked, None),
+        Ok(Err(problem)) => (AskedState::default(), Some(problem.detail().to_owned())),
+        Err(_late) => (AskedState::default(), Some(String::from("it does not answer in time"))),
     };
+    let AskedState { waiting, letters, partitions } = asked;
     let hours = surface.samples.endpoint_hours();
     let (shown, endpoints_total) = chosen(&conditions, &choice.into());
     let endpoints = shown.into_iter().map(|(view, numbers, condition)| {
@@ -175,6 +178,7 @@ pub(crate) async fn status(
     let obstacles = surface.obstacles.list();
     let missing = surface.missing.list();
     let mut problems = problems(&surface, &conditions, &waiting, &refused, unread);
+    problems.extend(partitions.as_ref().and_then(PartitionReport::problem));
     problems.extend(
         obstacles.iter().map(|(what, error)| {
             ShownProblem::of(what.name(), error.clone(), "see `walhook check`")
@@ -200,6 +204,7 @@ pub(crate) async fn status(
         clock_ahead_seconds: surface.clock.ahead_seconds(),
         source: source.into(),
         state: StateReport { writable: state.is_none(), reason: state },
+        partitions,
         obstacles: obstacles.into_iter().map(obstacle).collect(),
         endpoints,
         endpoints_total,
@@ -308,16 +313,26 @@ fn problems(
     problems
 }
 
-/// What waits for these endpoints, and what was given up.
-async fn ask(
-    surface: &HttpSurface,
-    endpoints: &[&str],
-) -> Result<(Vec<WaitingCounts>, Vec<LetterCounts>), ProblemResponse> {
+/// What the state says.
+#[derive(Default)]
+struct AskedState {
+    waiting: Vec<WaitingCounts>,
+    letters: Vec<LetterCounts>,
+    partitions: Option<PartitionReport>,
+}
+
+/// What waits for these endpoints, what was given up, and which partitions nobody delivers for.
+async fn ask(surface: &HttpSurface, endpoints: &[&str]) -> Result<AskedState, ProblemResponse> {
+    let is_shareable = surface.current.borrow().relay.is_some();
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
     let waiting = overview::waiting(session.client(), slot, endpoints).await?;
     let letters = overview::letters(session.client(), slot).await?;
-    Ok((waiting, letters))
+    let partitions = match is_shareable {
+        true => source_members::shared_partitions(session.client(), slot).await?,
+        false => None,
+    };
+    Ok(AskedState { waiting, letters, partitions: partitions.map(PartitionReport::from) })
 }
 
 #[cfg(test)]

@@ -62,6 +62,16 @@ async fn every_member_shows_who_has_which_partition_and_names_those_without_an_o
     page.wait_for(&format!("({row}).includes('not seen')")).await;
     page.picture("members-unowned").await;
     assert_sound(&page, "members without a worker").await;
+    // The first screen says so as well, and so do its badge and the title of its tab.
+    page.open(&format!("http://{}/#/overview", tail.http)).await;
+    is_loaded(&page, "Overview").await;
+    page.shows("nobody delivers for partitions 1, 2, 3, 4 of 4").await;
+    page.shows("Nobody delivers for 1, 2, 3, 4").await;
+    page.wait_for("document.title.startsWith('(1) ')").await;
+    page.wait_for("document.querySelector('header .badge.bad')?.innerText === '1 problem'").await;
+    page.wait_for("document.querySelectorAll('.tile.bad').length === 1").await;
+    page.picture("overview-unowned").await;
+    assert_sound(&page, "overview without a worker").await;
     tail.stop().await;
 }
 
@@ -78,5 +88,10 @@ async fn a_source_that_is_not_shared_has_no_members_to_speak_of() {
     let asked = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/api/v1/members') && one.responseEnd > 0).length >= 2";
     page.wait_for(asked).await;
     assert_eq!(page.eval("document.querySelector('#members')").await, serde_json::Value::Null);
+    page.open(&stage.url("overview")).await;
+    is_loaded(&page, "Overview").await;
+    page.wait_for("document.title.endsWith('Overview · walhook')").await;
+    let tile = "document.body.innerText.includes('Partitions with an owner')";
+    assert_eq!(page.eval(tile).await, false);
     assert_sound(&page, "no members").await;
 }
