@@ -18,6 +18,7 @@ use crate::cli::exit::CommandError;
 use crate::cli::runtime;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
+use crate::config::reload;
 use crate::config::settings::LogFormat;
 use crate::delivery::connection::sockets;
 use crate::flow::exit_status::ExitStatus;
@@ -98,6 +99,9 @@ async fn serve(
     log: &LogSetup,
 ) -> anyhow::Result<()> {
     let mut signals = SignalStreams::listen()?;
+    let as_read = settings.clone();
+    // No member of a source that is shared takes anything up alone.
+    let kept = (role != MemberRole::Alone).then_some(&as_read);
     loop {
         let is_ending = CancellationToken::new();
         let app = App::start(settings.clone()).await?;
@@ -105,7 +109,8 @@ async fn serve(
         settings.http.listen = app.address();
         let reloads = app.reloads();
         let app = app.with_consent(consent).with_role(role).skipping(skip_transaction);
-        let ended = until_ended(app, &settings, &mut signals, &is_ending, global, log);
+        let grace = settings.grace;
+        let ended = until_ended(app, (grace, kept), &mut signals, &is_ending, global, log);
         let ended = Box::pin(ended).await;
         let Err(error) = &ended else { return ended };
         if is_ending.is_cancelled() || !is_set_back(error) && !is_rewind(error) {
@@ -150,16 +155,15 @@ fn unshareable(settings: &Settings, role: MemberRole) -> Option<&'static str> {
     is_without.then_some("--role needs a broker: name it in [relay], or run without --role")
 }
 
-/// Runs `app` until it ends, by itself or because the operator wishes it.
+/// Runs `app` until it ends, by itself or because the operator wishes it; with what is `kept` whatever is read.
 async fn until_ended(
     app: App,
-    settings: &Settings,
+    (grace, kept): (Duration, Option<&Settings>),
     signals: &mut SignalStreams,
     is_ending: &CancellationToken,
     global: &GlobalOptions,
     log: &LogSetup,
 ) -> anyhow::Result<()> {
-    let grace = settings.grace;
     let (stop, reloads, metrics) = (app.stop_token(), app.reloads(), app.metrics());
     let (wishes, wished) = mpsc::channel(1);
     // One that waits already will find the files as they are then.
@@ -173,7 +177,7 @@ async fn until_ended(
             }
             ended
         }
-        never = reread(global, wished, &reloads, &metrics) => never,
+        never = reread(global, wished, (&reloads, kept), &metrics) => never,
         () = signals.hurry(is_ending, stop, grace, reload) => {
             tracing::warn!("ended at the second signal: what was in flight comes again");
             log.write_out();
@@ -183,22 +187,46 @@ async fn until_ended(
 }
 
 /// Reads the configuration again at each wish, aside: its files may be long in coming, and everything else
-/// goes on meanwhile.
+/// goes on meanwhile. Nothing of it is taken up where what is `kept` is given.
 async fn reread(
     global: &GlobalOptions,
     mut wished: mpsc::Receiver<()>,
-    reloads: &watch::Sender<Option<Arc<Settings>>>,
+    (reloads, kept): (&watch::Sender<Option<Arc<Settings>>>, Option<&Settings>),
     metrics: &WalhookMetrics,
 ) -> anyhow::Result<()> {
     while wished.recv().await.is_some() {
         let global = global.clone();
         let read = tokio::task::spawn_blocking(move || read_again(&global)).await;
-        match read.context("the configuration could not be read again")? {
-            Some(settings) => drop(reloads.send_replace(Some(Arc::new(settings)))),
-            None => metrics.reload_refused(),
+        match (read.context("the configuration could not be read again")?, kept) {
+            (Some(settings), None) => drop(reloads.send_replace(Some(Arc::new(settings)))),
+            (Some(settings), Some(kept)) if is_kept(kept, &settings) => {
+                metrics.reload_taken_up(host_now());
+            }
+            (Some(_), Some(_)) | (None, _) => metrics.reload_refused(),
         }
     }
     std::future::pending().await
+}
+
+/// Whether what was read says nothing else than what is kept. What it does is logged, all of it.
+fn is_kept(kept: &Settings, read: &Settings) -> bool {
+    let differences = reload::differences(kept, read);
+    if differences.is_empty() {
+        tracing::info!("configuration holds already: nothing to change");
+        return true;
+    }
+    for difference in &differences {
+        tracing::error!(
+            difference,
+            "configuration cannot be taken up by one member of a source alone"
+        );
+    }
+    tracing::error!(
+        differences = differences.len(),
+        "configuration is not reloaded, what ran before runs on: change it for all members and restart them in the \
+         order of docs/scale.md, \"Change the configuration\""
+    );
+    false
 }
 
 /// Reads the configuration again. What is wrong with it is logged, all of it.

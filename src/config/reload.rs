@@ -81,10 +81,34 @@ fn waiting(running: &Settings, read: &Settings) -> Vec<&'static str> {
         ("[log]", running.log != read.log),
         ("[telemetry]", running.telemetry != read.telemetry),
         ("[messages]", running.messages != read.messages),
+        ("[inbound]", running.inbound != read.inbound),
         ("[relay]", running.relay != read.relay),
         ("[shutdown]", running.grace != read.grace),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+/// What was read says otherwise than what runs, each by its name: for those of whom none may change alone.
+pub(crate) fn differences(running: &Settings, read: &Settings) -> Vec<String> {
+    let ReloadPlan { added, changed, removed, renamed, has_other_events, waiting, .. } =
+        compare(running, read.clone());
+    let endpoint = |name: &str, what: &str| format!("endpoint {name} is {what}");
+    let mut found: Vec<String> = added.iter().map(|one| endpoint(&one.name, "added")).collect();
+    found.extend(changed.iter().map(|one| endpoint(&one.name, "changed")));
+    found.extend(removed.iter().map(|name| endpoint(name, "removed")));
+    let renamed =
+        renamed.iter().map(|(from, to)| endpoint(from, &format!("renamed to {}", to.name)));
+    found.extend(renamed);
+    if has_other_events {
+        found.push("filters, payloads or ages of [[event]] are changed".to_owned());
+    }
+    let keys = running.run_time.keys.clone();
+    if (RunTimeSettings { keys, ..read.run_time.clone() }) != running.run_time {
+        let what = "what [webhook], [endpoints] or [webhook_api] give endpoints is changed";
+        found.push(what.to_owned());
+    }
+    found.extend(waiting.iter().map(|key| format!("{key} is changed")));
+    found
 }
 
 /// Whether events differ in filter, age and payload at most. Keys order what is in memory already;
@@ -261,6 +285,10 @@ mod tests {
             ("[telemetry]", "telemetry.endpoint = \"http://127.0.0.1:4318\"\ntelemetry.sample = 1"),
             ("[messages]", "messages.table = \"public.sent\""),
             ("[relay]", "relay.url = \"nats://h\""),
+            (
+                "[inbound]",
+                "inbound.listen = \"127.0.0.1:1\"\ninbound.source = [{ name = \"a\", scheme = \"standard-webhooks\", secret = \"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\" }]",
+            ),
             ("[shutdown]", "shutdown.grace = \"1s\""),
         ];
         let url = "postgres.url = \"postgres://u@h/d\"";
@@ -271,6 +299,43 @@ mod tests {
             let again = compare(&reload.settings, bench.read(changes));
             assert_eq!(again.waiting, [expected], "case: {line}, again");
             assert!(again.changed.is_empty());
+        }
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        let bench = ReloadBench::new();
+        let cases: [(Changes<'_>, &[&str]); 6] = [
+            (&[], &[]),
+            (
+                &[("name = \"erp\"", "name = \"wms\"")],
+                &["endpoint wms is added", "endpoint erp is removed"],
+            ),
+            (
+                &[("name = \"erp\"", "name = \"wms\"\nrenamed_from = \"erp\"")],
+                &["endpoint erp is renamed to wms"],
+            ),
+            (&[("$SECRET", "")], &["endpoint crm is changed"]),
+            (
+                &[("table = \"public.orders\"", "table = \"public.orders\"\nexpiry = \"1h\"")],
+                &["filters, payloads or ages of [[event]] are changed"],
+            ),
+            (
+                &[(
+                    "[[event]]\n        type = \"order\"",
+                    "http.token = \"0123456789abcdef\"\nwebhook.timeout = \"7s\"\n[[event]]\ntype = \"order\"",
+                )],
+                &[
+                    "endpoint crm is changed",
+                    "endpoint erp is changed",
+                    "what [webhook], [endpoints] or [webhook_api] give endpoints is changed",
+                    "[http] is changed",
+                ],
+            ),
+        ];
+        for (changes, expected) in cases {
+            let found = differences(&bench.read(&[]), &bench.read(changes));
+            assert_eq!(found, expected, "case: {changes:?}");
         }
     }
 

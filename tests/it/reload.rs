@@ -43,7 +43,7 @@ fn endpoint(name: &str, url: &str, rest: &str) -> String {
 }
 
 /// Has the service read this configuration, and gives what the log says of it.
-async fn reload(service: &Service, toml: &str) -> String {
+pub(crate) async fn reload(service: &Service, toml: &str) -> String {
     std::fs::write(service.program.home().join("walhook.toml"), toml).unwrap();
     let before = service.program.output().len();
     service.program.signal(Signal::HUP);

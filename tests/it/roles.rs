@@ -7,6 +7,7 @@ mod broker_losses;
 mod endpoints;
 mod kills;
 mod refusals;
+mod reloads;
 mod run_time_endpoints;
 mod state_away;
 mod table_endpoints;

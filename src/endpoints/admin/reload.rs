@@ -19,14 +19,6 @@ impl EndpointAdmin {
     /// Has the changes made, and says in the log what became of them.
     pub(super) async fn reload(&mut self, orders: &RegistryHandle, read: Option<Arc<Settings>>) {
         let Some(read) = read else { return };
-        if self.shared.is_some() {
-            self.metrics.reload_refused();
-            tracing::error!(
-                "configuration is not reloaded: where members share a source, change it for all and restart them, \
-                 those first that deliver"
-            );
-            return;
-        }
         let reload = reload::compare(&self.settings, Settings::clone(&read));
         let waiting = reload.waiting.join(", ");
         let taken_up = Box::pin(self.take_up(orders, reload)).await;
