@@ -23,6 +23,8 @@ use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
 use crate::store::partition_leases::PartitionRow;
 use crate::store::progress;
+use crate::store::renames;
+use crate::store::renames::EndpointRename;
 use crate::store::shared_endpoints;
 use crate::store::state_error::StateError;
 
@@ -52,6 +54,7 @@ pub(crate) async fn take_up(
     let slot = source.slot();
     // From here on whoever is alone hears of all changes, or members do.
     shared_endpoints::begin(&session.client, source, wanted.is_some()).await?;
+    rename(settings, session, source).await?;
     let stored = endpoints::load(&session.client, slot).await?;
     let of_file = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
     let of_api = stored.iter().map(|stored| Arc::from(stored.name.as_str()));
@@ -84,8 +87,7 @@ async fn add_rows(
     endpoints: &mut BTreeSet<Arc<str>>,
 ) -> anyhow::Result<()> {
     let Some(from) = &settings.endpoints_from else { return Ok(()) };
-    let stored = partition_leases::source(&session.client, slot).await?;
-    if shared.is_none() && stored.is_none_or(|(count, ..)| count.is_none()) {
+    if shared.is_none() && shared_count(session, slot).await?.is_none() {
         return Ok(());
     }
     let read = async {
@@ -110,20 +112,11 @@ async fn bring_in_line(
     source: &StateOwnership,
     (wanted, endpoints): (Option<NonZeroU16>, &BTreeSet<Arc<str>>),
 ) -> Result<Vec<PartitionRow>, StateError> {
-    let client = &mut session.client;
-    let stored = partition_leases::source(client, source.slot()).await?;
-    let stored = stored.and_then(|(count, ..)| NonZeroU16::new(count?));
+    let stored = shared_count(session, source.slot()).await?;
     if let Some(stored) = stored.filter(|stored| Some(*stored) != wanted) {
-        let of = |partition| names_of(endpoints, partition, stored);
-        let given = |row: &PartitionRow| !row.at_source || row.is_leased || row.settled.is_some();
-        let rows = partition_leases::rows(client, source.slot()).await?;
-        let given: Vec<PartitionNumber> =
-            rows.into_iter().filter(given).map(|row| row.partition).collect();
-        if !given.is_empty() {
-            tracing::info!(partitions = given.len(), "what others delivered is called back");
-            partition_leases::recall(client, source, &own_name(), &given, of).await?;
-        }
+        recall_given(session, source, (stored, endpoints)).await?;
     }
+    let client = &mut session.client;
     let Some(wanted) = wanted else { return Ok(Vec::new()) };
     if stored != Some(wanted) {
         partition_leases::define(client, source, wanted.get()).await?;
@@ -146,6 +139,106 @@ async fn bring_in_line(
         }
     }
     Ok(rows)
+}
+
+/// Among how many partitions the endpoints were shared last, if ever.
+///
+/// # Errors
+/// That the row could not be read.
+async fn shared_count(session: &SqlSession, slot: &str) -> Result<Option<NonZeroU16>, StateError> {
+    let stored = partition_leases::source(&session.client, slot).await?;
+    Ok(stored.and_then(|(count, ..)| NonZeroU16::new(count?)))
+}
+
+/// Calls back what was given out of so many partitions, which have the endpoints of these names, and waits for it.
+///
+/// # Errors
+/// [`StateError::Fenced`], or that a statement failed.
+async fn recall_given(
+    session: &mut SqlSession,
+    source: &StateOwnership,
+    (count, endpoints): (NonZeroU16, &BTreeSet<Arc<str>>),
+) -> Result<(), StateError> {
+    let client = &mut session.client;
+    let of = |partition| names_of(endpoints, partition, count);
+    let given = |row: &PartitionRow| !row.at_source || row.is_leased || row.settled.is_some();
+    let rows = partition_leases::rows(client, source.slot()).await?;
+    let given: Vec<PartitionNumber> =
+        rows.into_iter().filter(given).map(|row| row.partition).collect();
+    if !given.is_empty() {
+        tracing::info!(partitions = given.len(), "what others delivered is called back");
+        partition_leases::recall(client, source, &own_name(), &given, of).await?;
+    }
+    Ok(())
+}
+
+/// Gives what the state holds of endpoints the names that they have in the file by now.
+///
+/// # Errors
+/// The table of the endpoints cannot be read, or the state not be read or written.
+async fn rename(
+    settings: &Settings,
+    session: &mut SqlSession,
+    source: &StateOwnership,
+) -> anyhow::Result<()> {
+    let named = settings.endpoints.iter().filter_map(|endpoint| {
+        let (from, to) = (endpoint.renamed_from.clone()?, Arc::clone(&endpoint.name));
+        Some(EndpointRename { from, to, by: "renamed_from".to_owned(), row: None })
+    });
+    let mut named: Vec<EndpointRename> = named.collect();
+    if let Some(count) = shared_count(session, source.slot()).await? {
+        named = recall_for_renames(settings, session, source, (count, named)).await?;
+        for rename in &named {
+            // Also what nothing is known of: it may have been in a stream.
+            renames::carry_out(&mut session.client, source, rename).await?;
+        }
+    } else {
+        let mut carried_out = Vec::new();
+        for rename in named {
+            if renames::at_start(&mut session.client, source, &rename).await? {
+                carried_out.push(rename);
+            }
+        }
+        named = carried_out;
+    }
+    for EndpointRename { from, to, .. } in &named {
+        tracing::warn!(%from, endpoint = %to, "endpoint is renamed, and what waits goes along");
+    }
+    Ok(())
+}
+
+/// Those that are to be carried out still. Nobody else may deliver meanwhile; and under its new name an endpoint has
+/// come as far as under the old one, however far its new partition is.
+///
+/// # Errors
+/// As [`rename`].
+async fn recall_for_renames(
+    settings: &Settings,
+    session: &mut SqlSession,
+    source: &StateOwnership,
+    (count, named): (NonZeroU16, Vec<EndpointRename>),
+) -> anyhow::Result<Vec<EndpointRename>> {
+    let slot = source.slot();
+    let mut open = Vec::new();
+    for rename in named {
+        if renames::is_open(&session.client, slot, &rename).await? {
+            open.push(rename);
+        }
+    }
+    if open.is_empty() {
+        return Ok(open);
+    }
+    let of_file = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
+    let stored = endpoints::load(&session.client, slot).await?;
+    let of_api = stored.iter().map(|stored| Arc::from(stored.name.as_str()));
+    let mut known: BTreeSet<Arc<str>> = of_file.chain(of_api).collect();
+    add_rows(settings, session, (slot, Some(count)), &mut known).await?;
+    for EndpointRename { from, to, .. } in &open {
+        known.remove(to);
+        known.insert(Arc::clone(from));
+    }
+    recall_given(session, source, (count, &known)).await?;
+    Ok(open)
 }
 
 /// Those of the endpoints that a partition has, where there are `count` of them.

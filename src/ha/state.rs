@@ -66,8 +66,6 @@ use crate::store::progress::lineage;
 use crate::store::progress::takeover;
 use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
-use crate::store::renames;
-use crate::store::renames::EndpointRename;
 use crate::store::seen_values;
 use crate::store::seen_values::SeenValue;
 use crate::store::session::backend;
@@ -201,7 +199,6 @@ pub(crate) async fn take(
     books.begin(&mut session, &ownership, &mut progress, &gaps).await?;
     failpoint::reached(failpoint::STATE_BEGUN);
     SlotOwner::new(&settings.events).save(&session.client, &ownership).await?;
-    rename(settings, &mut session, &ownership).await?;
     let taken = shared_source::take_up(settings, &mut session, &ownership, shared).await?;
     let TakenEndpoints { stored, endpoints_version, rows, partitions, endpoint_watermarks } = taken;
     let settled_ahead = progress::load_settled_ahead(&session.client, slot).await?;
@@ -270,25 +267,6 @@ async fn wal_end(
         None => settings.state == settings.postgres.server,
     };
     if is_same { Ok(Some(backend::wal_end(&session.client).await?)) } else { Ok(None) }
-}
-
-/// Gives what the state holds of endpoints the names that they have in the file by now.
-async fn rename(
-    settings: &Settings,
-    session: &mut SqlSession,
-    ownership: &StateOwnership,
-) -> Result<(), StateError> {
-    for endpoint in &settings.endpoints {
-        let Some(from) = &endpoint.renamed_from else { continue };
-        let (from, to) = (Arc::clone(from), Arc::clone(&endpoint.name));
-        let by = "renamed_from".to_owned();
-        let rename = EndpointRename { from, to, by, row: None };
-        if renames::at_start(&mut session.client, ownership, &rename).await? {
-            let EndpointRename { from, to, .. } = &rename;
-            tracing::warn!(%from, endpoint = %to, "endpoint is renamed, and what waits goes along");
-        }
-    }
-    Ok(())
 }
 
 /// What the beginning of a slot's books depends on.

@@ -150,6 +150,26 @@ pub(crate) async fn carry_over(
     Ok(())
 }
 
+/// Whether the file may give the endpoint this name still: that was not done before, and the old name is no API's.
+///
+/// # Errors
+/// That it could not be looked up.
+pub(crate) async fn is_open(
+    client: &Client,
+    slot: &str,
+    rename: &EndpointRename,
+) -> Result<bool, StateError> {
+    let mut params = SqlParams::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::TEXT, &*rename.from);
+    params.put(Type::TEXT, &*rename.to);
+    let query = "SELECT NOT EXISTS (SELECT FROM walhook.renames
+                                     WHERE slot = $1 AND old_name = $2 AND new_name = $3)
+            AND NOT EXISTS (SELECT FROM walhook.endpoints WHERE slot = $1 AND name = $2) AS is_open";
+    let rows = client.query_typed(query, &params.list()).await?;
+    rows.first().map_or(Ok(false), |row| read(row, "is_open"))
+}
+
 /// Carries out a rename before anything moves, unless it was carried out before. Gives whether
 /// anything is known of the old name.
 ///

@@ -8,6 +8,7 @@ mod endpoints;
 mod kills;
 mod refusals;
 mod reloads;
+mod renames;
 mod run_time_endpoints;
 mod state_away;
 mod table_endpoints;

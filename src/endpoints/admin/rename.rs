@@ -27,8 +27,11 @@ impl EndpointAdmin {
         self.require_own_name(orders, name, to)?;
         if self.shared.is_some() {
             let detail = format!(
-                "members share the endpoints by their names, and {name} keeps its own: make another one and remove \
-                 this, or rename it while one `walhook run` has the slot alone"
+                "endpoint {name} keeps its name while members share the source: another one may belong to another \
+                 partition, which knows nothing of what {name} is owed. Stop the members and rename it while one \
+                 `walhook run` without --role has the slot: what waits goes along. Or make {to}, remove {name}, and send \
+                 what waited for it to the other, `walhook dead-letters resend --endpoint {name} --to {to}`: \
+                 docs/scale.md"
             );
             return Err(AdminRefusal::new(409, detail));
         }
@@ -70,6 +73,11 @@ impl EndpointAdmin {
                 "endpoint {name} is a row of {}: change what its name is made of there, and nothing \
                  else of the row in the same transaction, while walhook runs: what waits goes along",
                 from.table
+            ),
+            _ if self.shared.is_some() => format!(
+                "endpoint {name} is written in the configuration file: write name = \"{to}\" and \
+                 renamed_from = \"{name}\" there for all members, and restart them, the workers first: what waits goes \
+                 along (docs/scale.md)"
             ),
             _ => format!(
                 "endpoint {name} is written in the configuration file: write name = \"{to}\" and \
