@@ -34,6 +34,7 @@ use crate::ha::partition_share::ShareStep;
 use crate::ha::partition_share::next_step;
 use crate::ha::partition_state;
 use crate::ha::tail_relay;
+use crate::pipeline::crash_guard::SuspectTurn;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
 use crate::pipeline::process_name::own_name;
@@ -42,6 +43,7 @@ use crate::preflight::state_session;
 use crate::replication::slot_ownership::SlotOwnership;
 use crate::store;
 use crate::store::SqlSession;
+use crate::store::crash_records;
 use crate::store::members;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
@@ -119,7 +121,8 @@ impl App {
         let snapshots = self.partitions.clone();
         let share = lanes::share_of(settings);
         let count = relay.partitions;
-        let common = PartitionContext { broker, budget, share, snapshots, all, count };
+        let turn = SuspectTurn::default();
+        let common = PartitionContext { broker, budget, share, snapshots, all, count, turn };
         let membership = Membership {
             settings: settings.clone(),
             relay,
@@ -331,6 +334,8 @@ impl Membership {
                 store::ANSWER_SOON,
             )
             .await?;
+            // Whatever it is that this process sees, it is no crash of its own.
+            crash_records::stopped(&session.client, &owned.ownership).await?;
             partition_leases::release(&session.client, &owned.ownership).await?;
             state.session = Some(session);
             Ok::<(), StateError>(())

@@ -38,6 +38,8 @@ use crate::ha::state::TakenState;
 use crate::lane::in_flight_total::InFlightTotal;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerParts;
+use crate::pipeline::crash_guard::CrashGuard;
+use crate::pipeline::crash_guard::SuspectTurn;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes::LaneContext;
 use crate::pipeline::pump::outbox::PumpOutbox;
@@ -71,6 +73,7 @@ pub(super) struct PartitionContext {
     pub(super) all: AllEndpoints,
     /// How many partitions there are.
     pub(super) count: NonZeroU16,
+    pub(super) turn: SuspectTurn,
 }
 
 impl PartitionContext {
@@ -102,7 +105,7 @@ pub(super) async fn start(
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let shutdown = ShutdownStages::default();
-    let PartitionContext { broker, budget, share, snapshots, all, count } = common;
+    let PartitionContext { broker, budget, share, snapshots, all, count, turn } = common;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (ended_in, _ledger_ended) = oneshot::channel();
@@ -129,6 +132,9 @@ pub(super) async fn start(
     let ownership = taken.ownership.clone();
     redelivery::start(settings, handles, ownership.clone(), registry, budget.clone(), tasks);
     let written = write_backs::start(settings, handles, tasks);
+    let (settled_in, settled) = watch::channel(None);
+    let past = (taken.past, taken.marks.take());
+    let guard = CrashGuard::new(&taken.writer, past, settled, handles.status.clone());
     let ledger = LedgerParts {
         push_log: settings.push_log,
         outcomes: settings.log.outcomes,
@@ -137,7 +143,7 @@ pub(super) async fn start(
         confirmed: watch::Sender::new(Lsn::ZERO),
         stored: Lsn::ZERO,
         copies: None,
-        settled: watch::Sender::new(None),
+        settled: settled_in,
         writer: taken.writer,
         event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         write_backs: written,
@@ -163,6 +169,7 @@ pub(super) async fn start(
         PumpOutbox::new(opened_in, handles.wal_hold.clone()).with_tombstones(tombstones_in);
     let updates = (updates, lookups_in);
     let pump = RelayPump::new(feed, lacked, outbox, budget, updates, (already_settled, parked));
+    let pump = pump.cautious(guard.in_turns(&turn), turn);
     tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));
     tasks.spawn("the shutdown of a partition", shutdown.follow(tasks.stop_token(), settings.grace));
     Ok(())

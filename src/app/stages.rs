@@ -97,12 +97,8 @@ impl App {
         // Without a pause between the two: a scrape has to find both.
         taken.show(&snapshot, handles);
         let (epoch, ownership) = (taken.ownership.epoch(), taken.ownership.clone());
-        let crash_guard = CrashGuard::new(
-            &taken.writer,
-            (taken.past, taken.marks),
-            settled,
-            handles.status.clone(),
-        );
+        let past = (taken.past, taken.marks);
+        let crash_guard = CrashGuard::new(&taken.writer, past, settled, handles.status.clone());
         if !is_tail {
             let registry = Arc::clone(&self.registry);
             redelivery::start(settings, handles, taken.ownership, registry, budget, tasks);

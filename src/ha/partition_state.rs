@@ -9,13 +9,14 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::ha::state;
 use crate::ha::state::TakenState;
+use crate::ha::state::marks_session;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::writer::StateWriter;
 use crate::store::SqlSession;
 use crate::store::backlog::backlog_sizes;
 use crate::store::books;
 use crate::store::books::CommonCounts;
-use crate::store::crash_records::PastRuns;
+use crate::store::crash_records;
 use crate::store::dead_letters;
 use crate::store::endpoint_states;
 use crate::store::ownership::StateOwnership;
@@ -29,7 +30,7 @@ use crate::store::state_error::StateError;
 /// That the state could not be read.
 pub(crate) async fn take_up(
     settings: &Settings,
-    session: SqlSession,
+    mut session: SqlSession,
     ownership: StateOwnership,
     settled: Option<Position>,
     (writable, status): (watch::Sender<bool>, StateStatus),
@@ -49,6 +50,8 @@ pub(crate) async fn take_up(
     letters.retain(|(name, _)| names.contains(&**name));
     let mut books = books::load(client, slot).await?;
     books.retain(|entry| names.contains(&*entry.endpoint));
+    let past = crash_records::started(&mut session.client, &ownership, settled).await?;
+    let marks = marks_session(settings, past).await?;
     let days = settings.push_log.retention_days;
     let server = settings.state.clone();
     let writer = StateWriter::new(server, session, ownership.clone(), days, writable, status);
@@ -70,8 +73,8 @@ pub(crate) async fn take_up(
         backlog,
         remembered: Vec::new(),
         moving: Vec::new(),
-        past: PastRuns::Sound,
-        marks: None,
+        past,
+        marks,
         books,
         totals: PushTotals::default(),
         common: CommonCounts::default(),

@@ -211,12 +211,7 @@ pub(crate) async fn take(
     let common = books::load_common(&session.client, slot).await?;
     let totals = push_totals::load(&session.client, slot).await?;
     let past = crash_records::started(&mut session.client, &ownership, progress.settled).await?;
-    let marks = match past {
-        PastRuns::Crashing(_) => {
-            Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?)
-        }
-        PastRuns::Sound | PastRuns::Convicted { .. } => None,
-    };
+    let marks = marks_session(settings, past).await?;
     let wal_end = wal_end(settings, &session, system).await?;
     let days = settings.push_log.retention_days;
     let state = settings.state.clone();
@@ -245,6 +240,22 @@ pub(crate) async fn take(
         moving,
         partitions,
     })
+}
+
+/// A session for marks, where changes are to be marked.
+///
+/// # Errors
+/// The state cannot be reached.
+pub(super) async fn marks_session(
+    settings: &Settings,
+    past: PastRuns,
+) -> Result<Option<SqlSession>, StateError> {
+    match past {
+        PastRuns::Crashing(_) => {
+            Ok(Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?))
+        }
+        PastRuns::Sound | PastRuns::Convicted { .. } => Ok(None),
+    }
 }
 
 /// An endpoint and what waits for it.

@@ -5,15 +5,22 @@
 //! with the endpoints for a moment and nothing happened; a slow endpoint takes little of that time from
 //! the others. A change that was in hand at the last crash is alone when it is taken again: everything
 //! before it is settled, or was given time, and there is a pause with nothing in hand.
+//!
+//! Owners of partitions do the same with the events of their streams. Since one process owns several, their suspects
+//! take turns.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedRwLockReadGuard;
+use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::sync::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::flow::lsn::Position;
+use crate::flow::partition::PartitionNumber;
 use crate::ledger::writer::StateWriter;
 use crate::replication::status::StatusHandle;
 use crate::store::SqlSession;
@@ -21,6 +28,7 @@ use crate::store::crash_records;
 use crate::store::crash_records::CrashMark;
 use crate::store::crash_records::PastRuns;
 use crate::store::crash_records::WorkStage;
+use crate::store::ownership::StateOwnership;
 use crate::store::state_error::StateError;
 
 /// Changes taken one by one before a run goes on as usual: about what memory holds at once. If the
@@ -38,6 +46,9 @@ const SUSPECT_IN_HAND: Duration = Duration::from_secs(1);
 /// The pause before it, at least and at most: many times as long, so that a kill from outside hits the
 /// pause, and never of the same length, so that it does not hit the change time and again.
 const PAUSE_MILLIS: RangeInclusive<u64> = 3000..=8000;
+
+/// Partitions of a process take turns by their numbers.
+const TURN_STEP_MILLIS: u64 = 20;
 
 /// So long what was taken before it is waited for.
 const ALONE_MAX: Duration = Duration::from_secs(10);
@@ -69,8 +80,10 @@ pub(crate) enum CrashGuard {
 #[derive(Debug)]
 pub(crate) struct OneByOne {
     session: SqlSession,
-    slot: Arc<str>,
-    epoch: i64,
+    ownership: StateOwnership,
+    turn: SuspectTurn,
+    /// While the suspect is in hand, and before.
+    in_turn: Option<OwnedRwLockWriteGuard<()>>,
     left: u32,
     settled: watch::Receiver<Option<Position>>,
     /// In hand at the last crash.
@@ -82,6 +95,25 @@ pub(crate) struct OneByOne {
     status: StatusHandle,
 }
 
+/// While a suspect is in hand, or about to be, nothing else of its process is begun: another partition's crash would be
+/// laid to its charge, or its own to another's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SuspectTurn(Arc<RwLock<()>>);
+
+impl SuspectTurn {
+    /// Waits while a suspect is in hand. Nobody's turn begins while what is returned lives.
+    pub(crate) async fn pass(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.0).read_owned().await
+    }
+
+    async fn take(&self, partition: PartitionNumber) -> OwnedRwLockWriteGuard<()> {
+        // The same one first each time, so that its charges add up.
+        let before = u64::try_from(partition.raw()).unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(TURN_STEP_MILLIS * before)).await;
+        Arc::clone(&self.0).write_owned().await
+    }
+}
+
 impl CrashGuard {
     /// `session` is for marks, `settled` tells how far the ledger is.
     pub(crate) fn new(
@@ -90,7 +122,7 @@ impl CrashGuard {
         settled: watch::Receiver<Option<Position>>,
         status: StatusHandle,
     ) -> Self {
-        let (slot, epoch) = (Arc::clone(writer.ownership().slot()), writer.ownership().epoch());
+        let ownership = writer.ownership().clone();
         match (past, session) {
             (PastRuns::Convicted { mark, again }, _) => {
                 tracing::error!(
@@ -114,8 +146,9 @@ impl CrashGuard {
                 let (last, wait_left) = (None, FLUSH_WAIT_TOTAL);
                 let run = OneByOne {
                     session,
-                    slot,
-                    epoch,
+                    ownership,
+                    turn: SuspectTurn::default(),
+                    in_turn: None,
                     left: SLICE,
                     settled,
                     suspect,
@@ -127,6 +160,14 @@ impl CrashGuard {
             }
             (PastRuns::Sound | PastRuns::Crashing(_), _) => Self::None,
         }
+    }
+
+    /// One of several of the process, whose suspects take turns.
+    pub(crate) fn in_turns(mut self, turn: &SuspectTurn) -> Self {
+        if let Self::OneByOne(run) = &mut self {
+            run.turn = turn.clone();
+        }
+        self
     }
 
     /// Whether this change is to be set aside, and what is kept of it.
@@ -147,6 +188,11 @@ impl CrashGuard {
         matches!(self, Self::OneByOne(_))
     }
 
+    /// Whether nothing else of the process is begun.
+    pub(crate) fn is_in_turn(&self) -> bool {
+        matches!(self, Self::OneByOne(run) if run.in_turn.is_some())
+    }
+
     /// Has the suspect wait until it is alone, and then for the pause.
     pub(crate) async fn approach(&mut self, position: Position) {
         let Self::OneByOne(run) = self else { return };
@@ -157,6 +203,15 @@ impl CrashGuard {
         let alone = run.settled.wait_for(|settled| *settled >= before);
         // Too late, or the ledger has ended: both end the wait.
         drop(tokio::time::timeout(ALONE_MAX, alone).await);
+        if run.ownership.partition() != PartitionNumber::SOURCE {
+            // A crash now is laid to nobody's charge here.
+            if run.mark(None).await.is_err() {
+                tracing::warn!("cannot say that a change waits for its turn");
+            }
+            let turn = run.turn.take(run.ownership.partition());
+            // Too late: another pump is stuck, and this one must not wait for it for ever.
+            run.in_turn = tokio::time::timeout(ALONE_MAX, turn).await.ok();
+        }
         self.mark(position, WorkStage::Waiting).await;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE_MILLIS))).await;
     }
@@ -187,7 +242,9 @@ impl CrashGuard {
         run.left = run.left.saturating_sub(1);
         if is_suspect && run.left > 0 {
             run.suspect = None;
+            let in_turn = run.in_turn.take();
             self.mark(position, WorkStage::Waiting).await;
+            drop(in_turn);
             return;
         }
         if run.left == 0 {
@@ -202,6 +259,6 @@ impl CrashGuard {
 
 impl OneByOne {
     async fn mark(&self, mark: Option<CrashMark>) -> Result<(), StateError> {
-        crash_records::mark(&self.session.client, &self.slot, self.epoch, mark).await
+        crash_records::mark(&self.session.client, &self.ownership, mark).await
     }
 }

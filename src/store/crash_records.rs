@@ -12,17 +12,21 @@
 //! pause is many times as long as a change is in hand, and never of the same length: kills from outside
 //! hit the pause sooner or later, and those of a change never do.
 //!
+//! A partition that others deliver for has runs of its own, and the process that crashes serves several: a crash with
+//! nothing marked says nothing of a partition's suspect, and what was set aside in one of them is not tried by others.
+//!
 //! A run that ends cleanly says so. One write at a start and one at an end are all that this costs
 //! while nothing crashes.
-
-use std::sync::Arc;
 
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use crate::flow::dead_letter_reason::DeathReason;
+use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::partition::PartitionNumber;
 use crate::store::ownership::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
@@ -91,6 +95,17 @@ struct RunRecord {
 }
 
 impl RunRecord {
+    /// As [`Self::next`], of one of several partitions of a process.
+    fn next_of_partition(self, settled: Option<Position>) -> Self {
+        let next = self.next(settled);
+        let kept =
+            self.suspect.filter(|mark| settled.is_none_or(|settled| mark.position > settled));
+        match self.running && self.marked.is_none() {
+            true => Self { suspect: kept, charges: kept.map_or(0, |_| self.charges), ..next },
+            false => next,
+        }
+    }
+
     /// The run that begins after this one, where `settled` is what progress says.
     fn next(self, settled: Option<Position>) -> Self {
         let begun = Self { running: true, settled, ..Self::default() };
@@ -145,7 +160,15 @@ pub(crate) async fn started(
     let query = "SELECT * FROM walhook.runs WHERE slot = $1 AND partition = $2";
     let before = tx.query_typed_opt(query, &params.list()).await?;
     let before = before.as_ref().map(read_run).transpose()?.unwrap_or_default();
-    let run = before.next(settled);
+    let mut run = match ownership.partition == PartitionNumber::SOURCE {
+        true => before.next(settled),
+        false => before.next_of_partition(settled),
+    };
+    if let Some(suspect) = run.suspect.filter(|_| run.convicted.is_none())
+        && is_set_aside(tx.client(), &ownership.slot, suspect.position).await?
+    {
+        (run.convicted, run.charges) = (Some(suspect), CHARGES);
+    }
     let mut params = SqlParams::default();
     params.put(Type::TEXT, ownership.slot.as_ref());
     params.put(Type::INT8, i64::try_from(run.crashes).unwrap_or(i64::MAX));
@@ -172,6 +195,21 @@ pub(crate) async fn started(
     .await?;
     tx.commit().await?;
     Ok(run.past())
+}
+
+/// Whether events of this change were set aside for other endpoints, or are about to be.
+async fn is_set_aside(client: &Client, slot: &str, suspect: Position) -> Result<bool, StateError> {
+    let mut params = SqlParams::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::PG_LSN, suspect.commit);
+    params.put(Type::INT8, i64::from(suspect.ordinal));
+    params.put(Type::TEXT, DeathReason::Poison(PoisonReason::Crashes).to_string());
+    let query = "SELECT EXISTS (SELECT FROM walhook.runs
+                     WHERE slot = $1 AND convicted_lsn = $2 AND convicted_ordinal = $3)
+             OR EXISTS (SELECT FROM walhook.dead_letters
+                     WHERE slot = $1 AND commit_lsn = $2 AND ordinal = $3 AND reason = $4) AS is_set_aside";
+    let rows = client.query_typed(query, &params.list()).await?;
+    rows.first().map_or(Ok(false), |row| read(row, "is_set_aside"))
 }
 
 /// Says that a run has ended as it should.
@@ -211,20 +249,20 @@ pub(crate) async fn ended_cleanly(client: &Client, slot: &str) -> Result<bool, S
 /// That the statement failed.
 pub(crate) async fn mark(
     client: &Client,
-    slot: &Arc<str>,
-    epoch: i64,
+    ownership: &StateOwnership,
     mark: Option<CrashMark>,
 ) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::TEXT, slot.as_ref());
-    params.put(Type::INT8, epoch);
+    params.put(Type::TEXT, ownership.slot.as_ref());
+    params.put(Type::INT8, ownership.epoch);
     params.put(Type::PG_LSN, mark.map(|mark| mark.position.commit));
     params.put(Type::INT8, mark.map(|mark| i64::from(mark.position.ordinal)));
     params.put(Type::TEXT, mark.map(|mark| mark.stage.as_str()));
+    params.put(Type::INT4, ownership.partition.raw());
     let update = "UPDATE walhook.runs
                      SET marked_lsn = $3, marked_ordinal = $4, marked_stage = $5
-                   WHERE slot = $1 AND partition = 0 AND EXISTS (SELECT FROM walhook.progress
-                         WHERE slot = $1 AND partition = 0 AND epoch = $2)";
+                   WHERE slot = $1 AND partition = $6 AND EXISTS (SELECT FROM walhook.progress
+                         WHERE slot = $1 AND partition = $6 AND epoch = $2)";
     client.execute_typed(update, &params.list()).await?;
     Ok(())
 }
@@ -296,6 +334,27 @@ mod tests {
         assert_eq!(guilty.next(at(9)).past(), PastRuns::Sound);
         let moved_on = run.next(at(9));
         assert_eq!(moved_on.past(), PastRuns::Sound, "{moved_on:?}");
+    }
+
+    /// Another one of the process may be to blame for a crash.
+    #[test]
+    fn a_crash_with_nothing_marked_says_nothing_of_the_suspect_of_a_partition() {
+        let marked = RunRecord { running: true, settled: at(5), ..RunRecord::default() };
+        let crashed = |run: RunRecord, marked| RunRecord { marked, ..run }.next_of_partition(at(5));
+        let mut run = crashed(marked, mark(9, WorkStage::Sending));
+        for charges in 1..CHARGES {
+            assert_eq!((run.charges, run.past()), (charges, PastRuns::Crashing(at(9))));
+            let others = crashed(crashed(run, None), None);
+            assert_eq!((others.charges, others.past()), (charges, PastRuns::Crashing(at(9))));
+            run = crashed(others, mark(9, WorkStage::Sending));
+        }
+        assert!(matches!(run.past(), PastRuns::Convicted { .. }), "{run:?}");
+        let in_the_pause = crashed(marked, mark(9, WorkStage::Waiting));
+        assert_eq!(in_the_pause.past(), PastRuns::Sound);
+        assert_eq!(
+            RunRecord { running: false, ..run }.next_of_partition(at(9)).past(),
+            PastRuns::Sound
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod backfills;
 mod broker_losses;
+mod crashes;
 mod endpoints;
 mod kills;
 mod refusals;

@@ -22,10 +22,13 @@ use crate::event::plan::ShapedBody;
 use crate::flow::budget::EVENT_OVERHEAD_BYTES;
 use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryBudget;
+use crate::flow::dead_letter_reason::PoisonReason;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::pipeline::already_settled::AlreadySettled;
+use crate::pipeline::crash_guard::CrashGuard;
+use crate::pipeline::crash_guard::SuspectTurn;
 use crate::pipeline::endpoint_update::EndpointLookup;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::pump::outbox::PumpOutbox;
@@ -36,6 +39,7 @@ use crate::relay::message::MessageError;
 use crate::relay::message::RelayedEvent;
 use crate::relay::message::RelayedShape;
 use crate::relay::partition_stream::PartitionStream;
+use crate::store::crash_records::WorkStage;
 
 /// Items that are taken before lanes get what they brought.
 const BATCH_MAX: usize = 256;
@@ -64,6 +68,10 @@ pub(crate) struct RelayPump<S: PartitionStream, L> {
     names: HashMap<Arc<str>, EndpointIndex>,
     /// The change of the last event: more events may come of it.
     open: Option<Position>,
+    guard: CrashGuard,
+    turn: SuspectTurn,
+    /// The change that is set aside: each event that comes of it.
+    set_aside: Option<Position>,
 }
 
 impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
@@ -88,7 +96,15 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             parked,
             names,
             open: None,
+            guard: CrashGuard::None,
+            turn: SuspectTurn::default(),
+            set_aside: None,
         }
+    }
+
+    /// With care where a member has crashed over what comes.
+    pub(crate) fn cautious(self, guard: CrashGuard, turn: SuspectTurn) -> Self {
+        Self { guard, turn, ..self }
     }
 
     /// Pumps until `stop` is cancelled. Drops the lanes' senders when it ends.
@@ -123,10 +139,14 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
     async fn pump(&mut self, first: FeedItem) -> anyhow::Result<()> {
         let mut next = Some(first);
         let mut taken = 0;
+        let _pass = match self.guard.is_one_by_one() {
+            true => None,
+            false => Some(self.turn.pass().await),
+        };
         while let Some(item) = next.take() {
             self.take(item).await?;
             taken += 1;
-            if taken < BATCH_MAX {
+            if taken < BATCH_MAX && !self.guard.is_one_by_one() {
                 let more: Option<Result<FeedItem, MessageError>> = self.feed.next().now_or_never();
                 next = more.transpose()?;
             }
@@ -136,6 +156,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
 
     async fn take(&mut self, item: FeedItem) -> anyhow::Result<()> {
         match item {
+            FeedItem::Event(event) if self.guard.is_one_by_one() => self.event_alone(event).await,
             FeedItem::Event(event) => self.event(event).await,
             FeedItem::Mark(end) => self.mark(end).await,
             FeedItem::Lacking { epoch } => {
@@ -171,6 +192,8 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         self.open = Some(event.position);
         let takers = takers.iter().map(|name| self.index(name)).collect::<Result<Vec<_>, _>>()?;
         let takers = self.already_settled.owed(takers.into(), event.id);
+        let is_convicted = self.guard.convicts(event.position).is_some();
+        self.set_aside = if is_convicted { Some(event.position) } else { self.set_aside };
         if takers.is_empty() {
             return Ok(());
         }
@@ -179,6 +202,11 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             Ok(ShapedBody { body, endpoints })
         };
         let others = others.into_iter().map(shaped).collect::<anyhow::Result<Vec<_>>>()?;
+        if self.set_aside == Some(event.position) {
+            // The tail has made its body, so that is kept in any case.
+            self.outbox.set_aside_shaped(event, &takers, others, PoisonReason::Crashes);
+            return Ok(());
+        }
         let bodies = others.iter().map(|other| other.body.held_bytes());
         let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
         let bytes = event.body.held_bytes() + bodies.sum::<usize>() + row + EVENT_OVERHEAD_BYTES;
@@ -188,6 +216,27 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             false => HeldMemory::Row(Arc::new(permit)),
         });
         self.outbox.add(event, takers, others);
+        Ok(())
+    }
+
+    /// One of the events among which a member has crashed.
+    async fn event_alone(&mut self, relayed: RelayedEvent) -> anyhow::Result<()> {
+        let position = relayed.event.position;
+        if self.open.is_some_and(|open| open != position) {
+            self.close(); // it can be waited for
+        }
+        self.outbox.hand_over().await?;
+        self.guard.approach(position).await;
+        let pass = match self.guard.is_in_turn() {
+            true => None,
+            false => Some(self.turn.pass().await),
+        };
+        self.guard.mark(position, WorkStage::Rendering).await;
+        self.event(relayed).await?;
+        self.guard.mark(position, WorkStage::Sending).await;
+        self.outbox.hand_over().await?;
+        self.guard.wait(position).await;
+        drop(pass);
         Ok(())
     }
 
