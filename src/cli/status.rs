@@ -153,6 +153,7 @@ fn headline(status: &Value) -> String {
             Some(holder) => format!("standby, {} has the slot", text(holder, "name")),
             None => String::from("standby"),
         },
+        "delivering" => format!("worker, {}", text(source, "reason")),
         other => format!("not streaming ({other})"),
     };
     let well = status.get("healthy").and_then(Value::as_bool) == Some(true);
@@ -205,6 +206,13 @@ mod tests {
         let held = headline(&status(json!({ "name": "host-a/7" })));
         assert_eq!(held, "walhook 1.0 is well: standby, host-a/7 has the slot");
         assert_eq!(headline(&status(Value::Null)), "walhook 1.0 is well: standby");
+    }
+
+    #[test]
+    fn a_worker_says_what_it_delivers_for() {
+        let source = json!({ "state": "delivering", "reason": "delivers for partitions 1, 2" });
+        let status = json!({ "version": "1.0", "healthy": true, "source": source });
+        assert_eq!(headline(&status), "walhook 1.0 is well: worker, delivers for partitions 1, 2");
     }
 
     #[test]
