@@ -71,7 +71,7 @@ async fn check_says_what_is_wrong_with_the_broker_and_how_to_mend_it() {
 #[tokio::test]
 async fn a_broker_without_room_for_the_streams_is_named() {
     let test = "a_broker_without_room_for_the_streams_is_named";
-    let little = "jetstream { store_dir: \"little\", max_file_store: 300MB }\n";
+    let little = "jetstream { store_dir: \"{store}\", max_file_store: 300MB }\n";
     let Some(broker) = Broker::start_with(test, little).await else { return };
     let database = prepared().await;
     let (code, said) = checked(&database, &broker.url()).await;

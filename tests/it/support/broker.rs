@@ -88,7 +88,7 @@ impl Broker {
         // By default a server lets streams reserve three quarters of what the disk has free.
         let store = store.display();
         writeln!(text, "jetstream {{ store_dir: \"{store}\", max_file_store: 1TB }}").unwrap();
-        text.push_str(more);
+        text.push_str(&more.replace("{store}", &store.to_string()));
         fs::write(home.path().join("nats.conf"), text).unwrap();
         let child = spawn(&program, home.path());
         let started = Self { program, child, home, port };
