@@ -355,6 +355,9 @@ pub mod store {
         pub use crate::store::push_log::filter::PushLogFilter;
         pub use crate::store::push_log::filter::list;
     }
+    pub mod push_totals {
+        pub use crate::store::push_totals::PushTotals;
+    }
     pub mod resend {
         pub use crate::store::resend::ClaimPortion;
         pub use crate::store::resend::ClaimedLetter;

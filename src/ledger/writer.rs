@@ -226,7 +226,7 @@ impl FlushTarget for StateConnection {
         if self.backend.is_none() {
             self.backend = Some(backend::backend(&session.client).await?);
         }
-        let error = match flush::commit(&mut session.client, &mut self.ownership, flush).await {
+        let error = match flush::commit(session, &mut self.ownership, flush).await {
             Err(error) if schema_check::is_of_tables(&error) => error,
             outcome => return outcome,
         };

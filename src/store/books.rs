@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 use tokio_postgres::Row;
-use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::relation::TableName;
 use crate::store::ownership::StateOwnership;
+use crate::store::session::prepared_statements::StateTransaction;
 use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
@@ -100,7 +100,7 @@ impl CommonChange {
 }
 
 pub(crate) async fn change_common(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     change: &CommonChange,
 ) -> Result<(), StateError> {
@@ -134,14 +134,14 @@ pub(crate) async fn change_common(
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(table, _)| table.name.as_str()));
         params.column(Type::INT8_ARRAY, counts().map(|count| count.captured));
         params.column(Type::INT8_ARRAY, counts().map(|count| count.filtered));
-        tx.execute_typed(
+        tx.execute(
             "INSERT INTO walhook.books_common AS b (slot, table_schema, table_name, captured,
                     filtered)
              SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
              ON CONFLICT (slot, table_schema, table_name) DO UPDATE
                 SET captured = b.captured + excluded.captured,
                     filtered = b.filtered + excluded.filtered",
-            &params.list(),
+            &params,
         )
         .await?;
     }
@@ -173,7 +173,7 @@ pub(crate) async fn load_common(client: &Client, slot: &str) -> Result<CommonCou
 }
 
 pub(crate) async fn add(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     entries: &[BookEntry],
 ) -> Result<(), StateError> {
@@ -190,7 +190,7 @@ pub(crate) async fn add(
         params.column(Type::INT8_ARRAY, counts().map(|count| count.expired));
         params.column(Type::INT8_ARRAY, counts().map(|count| count.dead));
         // Summed first: one statement may not change a row twice.
-        tx.execute_typed(
+        tx.execute(
             "INSERT INTO walhook.books AS b (slot, endpoint, table_schema, table_name, captured,
                     delivered, filtered, expired, dead)
              SELECT $1, endpoint, table_schema, table_name, sum(captured), sum(delivered),
@@ -205,7 +205,7 @@ pub(crate) async fn add(
                     delivered = b.delivered + excluded.delivered,
                     filtered = b.filtered + excluded.filtered,
                     expired = b.expired + excluded.expired, dead = b.dead + excluded.dead",
-            &params.list(),
+            &params,
         )
         .await?;
     }

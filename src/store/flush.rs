@@ -1,18 +1,18 @@
 //! One flush of the ledger, a checkpoint: everything that happened since the last one, in one transaction.
 //!
 //! ```text
-//! ledger ─ StateFlush ─▶ [commit] fence ─▶ books, dead letters ─▶ backlog and push log by COPY ─▶ COMMIT
+//! ledger ─ StateFlush ─▶ [commit] fence, books, dead letters ─▶ backlog and push log by COPY ─▶ COMMIT
 //! ```
 //!
 //! Either all of it is in the tables or nothing: the books balance and progress never runs ahead of
-//! what it stands for. The first statement checks that the slot is still ours and counts the flush;
-//! statements that do not need one another's answer are sent together.
+//! what it stands for. The first statement checks that the slot is still ours and counts the flush; if it
+//! is not, it fails, and with it all that comes after it in the transaction. So it is sent together with all
+//! statements that do not need one another's answer.
+
+mod epoch_fence;
 
 use std::sync::Arc;
 
-use tokio_postgres::Client;
-use tokio_postgres::Row;
-use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -23,6 +23,7 @@ use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
+use crate::store::SqlSession;
 use crate::store::backfill_moves;
 use crate::store::backfills;
 use crate::store::backlog::BacklogDelivery;
@@ -36,13 +37,11 @@ use crate::store::dead_letters::DeadLetter;
 use crate::store::dead_letters::letter_rows;
 use crate::store::ownership::StateOwnership;
 use crate::store::partitions;
-use crate::store::progress::begin;
-use crate::store::progress::fenced;
-use crate::store::progress::lock;
-use crate::store::progress::not_ours;
+use crate::store::progress::lock_params;
 use crate::store::push_log;
 use crate::store::push_log::LoggedAttempt;
 use crate::store::push_log::LoggedBatch;
+use crate::store::push_log::OpenCopy;
 use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
 use crate::store::renames;
@@ -51,9 +50,10 @@ use crate::store::resend;
 use crate::store::resend::ResentLetter;
 use crate::store::seen_values;
 use crate::store::seen_values::SeenValue;
+use crate::store::session::prepared_statements;
+use crate::store::session::prepared_statements::StateTransaction;
 use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
-use crate::store::sql::read;
 use crate::store::state_error::StateError;
 use crate::store::write_backs;
 use crate::store::write_backs::OutcomeTally;
@@ -137,13 +137,10 @@ impl StateFlush {
     }
 }
 
-/// What the fence said.
-#[derive(Debug, Eq, PartialEq)]
-enum EpochFence {
-    Open,
-    /// The transaction of an earlier try was committed after all.
-    AlreadyCommitted,
-}
+/// The lock that every transaction for a partition holds. Plans are kept, and tables grow: none may be made that
+/// reads all of a table because that has few rows now.
+const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock($1),
+                           pg_catalog.set_config('enable_seqscan', 'off', true)";
 
 /// Commits `flush`.
 ///
@@ -155,12 +152,16 @@ enum EpochFence {
 /// sent or confirmed any more. [`StateError::BodyTooLarge`]: a parked body can never be stored.
 /// Otherwise why it could not be committed; see [`StateError::is_transient`].
 pub async fn commit(
-    client: &mut Client,
+    session: &mut SqlSession,
     ownership: &mut StateOwnership,
     flush: &StateFlush,
 ) -> Result<(), StateError> {
     let number = ownership.flushed + 1;
-    let mut outcome = attempt(client, ownership, number, flush).await;
+    let mut outcome = attempt(session, ownership, number, flush).await;
+    if outcome.as_ref().is_err_and(prepared_statements::is_of_names) {
+        session.statements.give_up();
+        outcome = attempt(session, ownership, number, flush).await;
+    }
     let no_partition = outcome.as_ref().is_err_and(|error| {
         error.sqlstate() == Some(&SqlState::CHECK_VIOLATION)
             && !(flush.attempts.is_empty() && flush.batches.is_empty())
@@ -168,9 +169,9 @@ pub async fn commit(
     if no_partition {
         // No day was made ahead for some attempt: the clock moved, or nobody made days.
         let days = push_log::days(&flush.attempts, &flush.batches);
-        let made = partitions::ensure(client, &days).await?;
+        let made = partitions::ensure(&mut session.client, &days).await?;
         if !made.is_empty() {
-            outcome = attempt(client, ownership, number, flush).await;
+            outcome = attempt(session, ownership, number, flush).await;
         }
     }
     outcome?;
@@ -180,18 +181,34 @@ pub async fn commit(
 }
 
 async fn attempt(
-    client: &mut Client,
+    session: &mut SqlSession,
     ownership: &StateOwnership,
     number: i64,
     flush: &StateFlush,
 ) -> Result<(), StateError> {
-    let mut tx = begin(client).await?;
-    if fence(&tx, ownership, number, flush).await? == EpochFence::AlreadyCommitted {
-        return Ok(()); // the transaction is rolled back as it is dropped
+    let SqlSession { client, statements, .. } = session;
+    // Its answer is waited for: without a transaction, each statement would be one.
+    let tx = statements.begin(client).await?;
+    let mut refused = false;
+    match Box::pin(write(tx, ownership, number, flush, &mut refused)).await {
+        Err(_) if refused => epoch_fence::refusal(client, ownership, number).await,
+        outcome => outcome,
     }
+}
+
+async fn write(
+    mut tx: StateTransaction<'_>,
+    ownership: &StateOwnership,
+    number: i64,
+    flush: &StateFlush,
+    refused: &mut bool,
+) -> Result<(), StateError> {
+    let lock = lock_params(&ownership.slot, ownership.partition);
     // In this order on the wire. A row may be finished and parked anew by the same flush.
     tokio::try_join!(
         biased;
+        tx.execute(LOCK, &lock),
+        epoch_fence::pass(&tx, ownership, number, flush, refused),
         parked_rows::finish(&tx, ownership, &flush.finished),
         resend::close(&tx, ownership, &flush.resent),
         write_backs::resent(&tx, ownership, &flush.resent),
@@ -210,65 +227,30 @@ async fn attempt(
     )?;
     parked_rows::park(&mut tx, ownership, &flush.parked).await?;
     parked_rows::repark(&tx, ownership, &flush.reparked).await?;
-    push_log::copy(&tx, ownership, &flush.attempts, &flush.batches).await?;
+    let mut logged = push_log::copy(&tx, ownership, &flush.attempts, &flush.batches).await?;
+    if !flush.renames.is_empty()
+        && let Some(copy) = logged.take()
+    {
+        copy.finish().await?;
+    }
     for rename in &flush.renames {
         renames::carry_over(&tx, ownership, rename).await?;
     }
     failpoint::reached("before_commit");
-    failpoint::during("commit_sent", tx.commit()).await?;
-    Ok(())
+    failpoint::during("commit_sent", end(tx, logged)).await
 }
 
-/// Counts the flush and moves progress, if the slot is ours and this is the next flush.
-async fn fence(
-    tx: &Transaction<'_>,
-    ownership: &StateOwnership,
-    number: i64,
-    flush: &StateFlush,
-) -> Result<EpochFence, StateError> {
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, ownership.slot.as_ref());
-    params.put(Type::INT8, ownership.epoch);
-    params.put(Type::INT8, number);
-    params.put(Type::PG_LSN, flush.settled.map(|position| position.commit));
-    params.put(Type::INT8, flush.settled.map(|position| i64::from(position.ordinal)));
-    params.put(Type::PG_LSN, flush.confirmed);
-    params.put(Type::TIMESTAMPTZ, flush.confirmed_at);
-    params.put(Type::INT4, ownership.partition.raw());
-    let update = "UPDATE walhook.progress
-            SET flush = $3, settled_lsn = coalesce($4, settled_lsn),
-                settled_ordinal = coalesce($5, settled_ordinal),
-                confirmed_lsn = greatest($6, confirmed_lsn),
-                confirmed_at = coalesce($7, confirmed_at), updated_at = now()
-          WHERE slot = $1 AND partition = $8 AND epoch = $2 AND flush = $3 - 1";
-    let list = params.list();
-    let ((), updated) = tokio::try_join!(biased; lock(tx, &ownership.slot, ownership.partition), async {
-        Ok(tx.execute_typed(update, &list).await?)
-    })?;
-    if updated == 1 {
-        return Ok(EpochFence::Open);
-    }
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, ownership.slot.as_ref());
-    params.put(Type::INT4, ownership.partition.raw());
-    let query = "SELECT epoch, flush, holder FROM walhook.progress
-                  WHERE slot = $1 AND partition = $2";
-    let row: Option<Row> = tx.query_typed_opt(query, &params.list()).await?;
-    let Some(row) = row else { return Err(fenced(ownership, None)) };
-    not_ours(ownership, read(&row, "epoch")?, read(&row, "holder")?)?;
-    match read::<i64>(&row, "flush")? {
-        stored if stored == number => Ok(EpochFence::AlreadyCommitted),
-        // Flushes that were known to be committed are not there.
-        stored if stored < number - 1 => {
-            Err(StateError::SetBack { slot: ownership.slot.to_string() })
-        }
-        stored => Err(StateError::OutOfOrder { slot: ownership.slot.to_string(), number, stored }),
-    }
+/// Ends the COPY, if one is open, and the transaction.
+async fn end(tx: StateTransaction<'_>, logged: Option<OpenCopy>) -> Result<(), StateError> {
+    let Some(copy) = logged else { return tx.commit().await };
+    // If the COPY fails, the server takes the COMMIT behind it for a ROLLBACK.
+    tokio::try_join!(biased; copy.finish(), tx.commit())?;
+    Ok(())
 }
 
 /// Forgets the deliveries that the settled prefix has passed.
 async fn pass(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     settled: Option<Position>,
 ) -> Result<(), StateError> {
@@ -285,17 +267,14 @@ async fn pass(
     params.put(Type::TEXT, ownership.passed.map_or_else(String::new, last));
     // Another partition's stream may not have come as far.
     params.put(Type::INT4, ownership.partition.raw());
-    tx.execute_typed(
-        "DELETE FROM walhook.settled_ahead
-          WHERE slot = $1 AND event_id <= $2 AND event_id > $3 AND partition = $4",
-        &params.list(),
-    )
-    .await?;
+    let delete = "DELETE FROM walhook.settled_ahead
+          WHERE slot = $1 AND event_id <= $2 AND event_id > $3 AND partition = $4";
+    tx.execute(delete, &params).await?;
     Ok(())
 }
 
 async fn move_endpoint_watermarks(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     endpoint_watermarks: &[(Arc<str>, Position)],
 ) -> Result<(), StateError> {
@@ -306,13 +285,13 @@ async fn move_endpoint_watermarks(
         params.column(Type::PG_LSN_ARRAY, chunk.iter().map(|(_, front)| front.commit));
         let ordinals = chunk.iter().map(|(_, front)| i64::from(front.ordinal));
         params.column(Type::INT8_ARRAY, ordinals);
-        tx.execute_typed(
+        tx.execute(
             "INSERT INTO walhook.fronts (slot, endpoint, before_lsn, before_ordinal)
              SELECT $1, endpoint, lsn, ordinal
                FROM unnest($2::text[], $3::pg_lsn[], $4::bigint[]) AS r (endpoint, lsn, ordinal)
              ON CONFLICT (slot, endpoint) DO UPDATE
                 SET before_lsn = excluded.before_lsn, before_ordinal = excluded.before_ordinal",
-            &params.list(),
+            &params,
         )
         .await?;
     }
@@ -320,7 +299,7 @@ async fn move_endpoint_watermarks(
 }
 
 async fn note_settled_ahead(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     settled_ahead: &[(Arc<str>, EventId)],
 ) -> Result<(), StateError> {
@@ -330,12 +309,12 @@ async fn note_settled_ahead(
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(_, id)| id.to_string()));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(endpoint, _)| &**endpoint));
         params.put(Type::INT4, ownership.partition.raw());
-        tx.execute_typed(
+        tx.execute(
             "INSERT INTO walhook.settled_ahead (slot, event_id, endpoint, partition)
              SELECT $1, event_id, endpoint, $4 FROM unnest($2::text[], $3::text[])
                  AS r (event_id, endpoint)
              ON CONFLICT DO NOTHING",
-            &params.list(),
+            &params,
         )
         .await?;
     }

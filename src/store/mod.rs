@@ -13,8 +13,9 @@
 //! [`session::answer_watch`]'s.
 //!
 //! The state is schema `walhook` (`sql/migrations`). Its statements are sent with their types and
-//! without a name, each in one round trip: nothing is prepared, so nothing goes stale after a
-//! reconnect, and a transaction pooler may stand in between.
+//! without a name, each in one round trip, so nothing goes stale after a reconnect, and a transaction
+//! pooler may stand in between. Those of each flush are prepared where none does:
+//! [`session::prepared_statements`].
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -119,9 +120,11 @@ use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
 use crate::store::error::StoreError;
 use crate::store::session::answer_watch::AnswerLimit;
+use crate::store::session::answer_watch::SaidProcess;
 use crate::store::session::dial;
 use crate::store::session::dial::DialKind;
 use crate::store::session::dial::dial;
+use crate::store::session::prepared_statements::PreparedStatements;
 use crate::store::session::transport::SecuredStream;
 use crate::store::session::transport::ServerTransport;
 
@@ -139,6 +142,8 @@ pub(crate) const ANSWER_SOON: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct SqlSession {
     pub client: Client,
+    /// For the ledger's flushes.
+    pub(crate) statements: PreparedStatements,
     answer_limit: AnswerLimit,
     /// The task that moves the bytes; dropped, and so aborted, together with the client.
     connection: JoinSet<()>,
@@ -293,7 +298,8 @@ async fn log_in(
 ) -> Result<SqlSession, StoreError> {
     let at = transport.at().to_owned();
     let answer_limit = AnswerLimit::new(limit);
-    let transport = transport.answering_within(answer_limit.clone());
+    let process = SaidProcess::default();
+    let transport = transport.answering_within(answer_limit.clone(), process.clone());
     let mut params = server.params.clone();
     // The transport is encrypted, or meant not to be, before tokio-postgres sees it. Direct
     // negotiation makes it take the stream as it is.
@@ -328,7 +334,8 @@ async fn log_in(
         let (name, value) = WRITABLE;
         client.batch_execute(&format!("SET {name} = {value}")).await?;
     }
-    Ok(SqlSession { client, answer_limit, connection: running })
+    let statements = PreparedStatements::new(process);
+    Ok(SqlSession { client, statements, answer_limit, connection: running })
 }
 
 /// The first number of a version such as `17.2 (Debian 17.2-1)`.

@@ -186,10 +186,16 @@ pub(crate) async fn lock(
     slot: &str,
     partition: PartitionNumber,
 ) -> Result<(), StateError> {
+    let lock = "SELECT pg_advisory_xact_lock($1)";
+    tx.execute_typed(lock, &lock_params(slot, partition).list()).await?;
+    Ok(())
+}
+
+/// Its number.
+pub(crate) fn lock_params(slot: &str, partition: PartitionNumber) -> SqlParams<'static> {
     let mut params = SqlParams::default();
     params.put(Type::INT8, lock_key(slot, partition));
-    tx.execute_typed("SELECT pg_advisory_xact_lock($1)", &params.list()).await?;
-    Ok(())
+    params
 }
 
 fn lock_key(slot: &str, partition: PartitionNumber) -> i64 {

@@ -30,6 +30,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::HttpExchange;
 use crate::store::partitions::PartitionDay;
 
+pub(crate) use copy::OpenCopy;
 pub(crate) use copy::copy;
 pub(crate) use time_slices::search;
 

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
-use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
 use crate::store::ownership::StateOwnership;
+use crate::store::session::prepared_statements::StateTransaction;
 use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
@@ -50,7 +50,7 @@ impl PushTotals {
 }
 
 pub(crate) async fn add(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     more: &PushTotals,
 ) -> Result<(), StateError> {
@@ -63,7 +63,7 @@ pub(crate) async fn add(
         params.put(Type::INT8, count);
     }
     params.put(Type::TIMESTAMPTZ, more.last_push);
-    tx.execute_typed(
+    tx.execute(
         "INSERT INTO walhook.push_totals AS t (slot, succeeded, failed, timed, response_micros,
                 last_push_at)
          VALUES ($1, $2, $3, $4, $5, $6)
@@ -72,7 +72,7 @@ pub(crate) async fn add(
                 timed = t.timed + excluded.timed,
                 response_micros = t.response_micros + excluded.response_micros,
                 last_push_at = greatest(t.last_push_at, excluded.last_push_at)",
-        &params.list(),
+        &params,
     )
     .await?;
     Ok(())

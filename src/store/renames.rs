@@ -116,6 +116,8 @@ pub(crate) async fn carry_over(
     ownership: &StateOwnership,
     rename: &EndpointRename,
 ) -> Result<(), StateError> {
+    // These may read whole tables, which what came before in a flush may not.
+    tx.batch_execute("SET LOCAL enable_seqscan = on").await?;
     for statement in CARRY_OVER {
         let mut params = SqlParams::default();
         params.put(Type::TEXT, ownership.slot.as_ref());

@@ -15,6 +15,7 @@ use crate::flow::lsn::Position;
 use crate::flow::seen::ValueFingerprint;
 use crate::flow::time::Timestamp;
 use crate::store::ownership::StateOwnership;
+use crate::store::session::prepared_statements::StateTransaction;
 use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
@@ -31,7 +32,7 @@ pub struct SeenValue {
 }
 
 pub(crate) async fn add(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     values: &[SeenValue],
 ) -> Result<(), StateError> {
@@ -46,7 +47,7 @@ pub(crate) async fn add(
         params.column(Type::PG_LSN_ARRAY, positions().map(|position| position.commit));
         params.column(Type::INT8_ARRAY, positions().map(|position| i64::from(position.ordinal)));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|value| value.committed));
-        tx.execute_typed(
+        tx.execute(
             "INSERT INTO walhook.seen_values AS s
                     (slot, high, low, event_type, commit_lsn, ordinal, committed)
              SELECT $1, high, low, event_type, commit_lsn, ordinal, committed
@@ -56,7 +57,7 @@ pub(crate) async fn add(
              ON CONFLICT (slot, high, low) DO UPDATE
                 SET commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal,
                     committed = excluded.committed",
-            &params.list(),
+            &params,
         )
         .await?;
     }

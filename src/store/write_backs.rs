@@ -26,6 +26,7 @@ use crate::flow::write_back::TargetRow;
 use crate::store::ownership::StateOwnership;
 use crate::store::resend::EndedLetter;
 use crate::store::resend::ResentLetter;
+use crate::store::session::prepared_statements::StateTransaction;
 use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::int;
@@ -74,7 +75,7 @@ pub(crate) struct WriteBackOutlook {
 }
 
 pub(crate) async fn count(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     tallies: &[OutcomeTally],
 ) -> Result<(), StateError> {
@@ -89,7 +90,7 @@ pub(crate) async fn count(
         params.column(Type::INT8_ARRAY, targets().map(|(tally, row)| row_id(&tally.table, row)));
         params.column(Type::TEXT_ARRAY, targets().map(|(_, row)| encode(row)));
         params.column(Type::INT4_ARRAY, targets().map(|(_, row)| int(row.owed)));
-        tx.execute_typed(
+        tx.execute(
             "INSERT INTO walhook.write_backs AS w (slot, event_id, delivered, failed, event_type,
                     table_schema, table_name, row_id, target, owed, due_at)
              SELECT $1, event_id, delivered, failed, event_type, table_schema, table_name, row_id,
@@ -105,7 +106,7 @@ pub(crate) async fn count(
                     due_at = CASE WHEN w.delivered + w.failed + excluded.delivered
                         + excluded.failed >= greatest(w.owed, excluded.owed)
                         THEN coalesce(w.due_at, now()) END",
-            &params.list(),
+            &params,
         )
         .await?;
     }

@@ -23,14 +23,14 @@ use crate::support::program::Program;
 use crate::support::service::AMPLE;
 
 /// What a session of walhook asks for beside what PgBouncer knows.
-const IGNORED: &str = "extra_float_digits,options,IntervalStyle,DateStyle,search_path,statement_timeout,\
+pub(crate) const IGNORED: &str = "extra_float_digits,options,IntervalStyle,DateStyle,search_path,statement_timeout,\
                        idle_in_transaction_session_timeout,lock_timeout,bytea_output,row_security,replication";
 
 const REST: &str = "[[event]]\ntype = \"t.changed\"\ntable = \"public.t\"\n\
                     [webhook]\nurls = [\"http://127.0.0.1:9/hook\"]\n";
 
 #[expect(clippy::print_stdout, reason = "a skipped test must not look like a passed one")]
-fn pgbouncer(test: &str) -> Option<PathBuf> {
+pub(crate) fn pgbouncer(test: &str) -> Option<PathBuf> {
     let named = env::var_os("WALHOOK_PGBOUNCER").filter(|path| !path.is_empty()).map(PathBuf::from);
     let found =
         named.or_else(|| Some(PathBuf::from("/usr/sbin/pgbouncer")).filter(|path| path.is_file()));
@@ -41,14 +41,19 @@ fn pgbouncer(test: &str) -> Option<PathBuf> {
 }
 
 /// A PgBouncer of its own before the cluster of all tests. Dropping it ends it.
-struct PgBouncer {
+pub(crate) struct PgBouncer {
     _child: Child,
     _home: TempDir,
     port: u16,
 }
 
 impl PgBouncer {
-    async fn start(program: &Path, database: &Database, mode: &str, ignored: &str) -> Self {
+    pub(crate) async fn start(
+        program: &Path,
+        database: &Database,
+        mode: &str,
+        ignored: &str,
+    ) -> Self {
         let home = tempfile::tempdir().unwrap();
         // It does not run as root, and reads its files as who it runs as.
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -87,7 +92,7 @@ impl PgBouncer {
         started
     }
 
-    fn url(&self, database: &Database) -> String {
+    pub(crate) fn url(&self, database: &Database) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{}", self.port, database.name())
     }
 }

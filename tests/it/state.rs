@@ -3,9 +3,11 @@
 
 mod backlog;
 mod dead_letters;
+mod flush_cost;
 mod flushes;
 mod migrations;
 mod partitions;
+mod prepared;
 mod push_log;
 mod write_backs;
 
@@ -76,7 +78,7 @@ impl State {
     }
 
     async fn commit(&mut self, flush: &StateFlush) {
-        commit(&mut self.session.client, &mut self.ownership, flush).await.unwrap();
+        commit(&mut self.session, &mut self.ownership, flush).await.unwrap();
     }
 
     fn client(&mut self) -> &mut Client {

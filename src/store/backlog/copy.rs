@@ -2,9 +2,8 @@
 
 use std::pin::Pin;
 use std::pin::pin;
+use std::sync::LazyLock;
 
-use bytes::Bytes;
-use tokio_postgres::Transaction;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
@@ -13,10 +12,16 @@ use crate::store::backlog::OWN_COLUMNS;
 use crate::store::backlog::ParkedDelivery;
 use crate::store::body_codec;
 use crate::store::ownership::StateOwnership;
+use crate::store::session::prepared_statements::StateTransaction;
 use crate::store::sql::clean;
 use crate::store::sql::int;
 use crate::store::state_error::StateError;
 use crate::store::stored_event;
+
+static COPY: LazyLock<String> = LazyLock::new(|| {
+    let (event, rest) = (stored_event::COLUMNS, OWN_COLUMNS);
+    format!("COPY walhook.backlog (slot, {event}, {rest}) FROM STDIN (FORMAT binary)")
+});
 
 const TYPES: [Type; 27] = [
     Type::TEXT,
@@ -50,13 +55,11 @@ const TYPES: [Type; 27] = [
 
 /// Writes all rows, or none: one that is there already is an error of the server.
 pub(super) async fn copy(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
-    let (event, rest) = (stored_event::COLUMNS, OWN_COLUMNS);
-    let copy = format!("COPY walhook.backlog (slot, {event}, {rest}) FROM STDIN (FORMAT binary)");
-    let sink = tx.copy_in::<_, Bytes>(&copy).await?;
+    let sink = tx.copy_in(&COPY).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &TYPES));
     for row in parked {
         write(writer.as_mut(), ownership, row).await?;

@@ -14,6 +14,7 @@ use crate::store::body_codec;
 use crate::store::body_codec::STORED_BYTES_MAX;
 use crate::store::large_body;
 use crate::store::ownership::StateOwnership;
+use crate::store::session::prepared_statements::StateTransaction;
 use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::clean;
@@ -26,15 +27,13 @@ use crate::store::stored_event::StoredSubject;
 
 /// The row `b` of a delivery `r` to the slot $1. Only the index that begins with the event can be used: before
 /// the table is analyzed the planner takes those of slot and endpoint for as good, and reads all rows of the
-/// endpoint for each delivery.
+/// endpoint for each delivery. Nor may it read all rows of the table, of which it believes that there are few: that is
+/// so in all of a flush (`store::flush`).
 const OF_EVENT: &str = "b.event_id = r.event_id AND b.endpoint || '' = r.endpoint
             AND b.slot || '' = $1 AND NOT b.replay";
 
-/// Nor may it read all rows of the table, of which it believes that there are few.
-const BY_INDEX: &str = "SET LOCAL enable_seqscan = off";
-
 pub(crate) async fn park(
-    tx: &mut Transaction<'_>,
+    tx: &mut StateTransaction<'_>,
     ownership: &StateOwnership,
     parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
@@ -48,7 +47,7 @@ pub(crate) async fn park(
     }
     let attempt = tx.savepoint("park").await?;
     match copy::copy(&attempt, ownership, parked).await {
-        Ok(()) => Ok(attempt.commit().await?),
+        Ok(()) => attempt.commit().await,
         // COPY has no ON CONFLICT, and next to never a conflict.
         Err(error) if error.sqlstate() == Some(&SqlState::UNIQUE_VIOLATION) => {
             attempt.rollback().await?;
@@ -159,9 +158,6 @@ pub(crate) async fn repark(
             "text",
         ]),
     );
-    if !reparked.is_empty() {
-        tx.batch_execute(BY_INDEX).await?;
-    }
     for chunk in chunks(reparked, |_| 0) {
         let mut params = SqlParams::default();
         params.put(Type::TEXT, ownership.slot.as_ref());
@@ -188,9 +184,6 @@ pub(crate) async fn finish(
           WHERE {OF_EVENT}",
         rows = looked_up(&["text", "text"]),
     );
-    if !finished.is_empty() {
-        tx.batch_execute(BY_INDEX).await?;
-    }
     for chunk in chunks(finished, |_| 0) {
         let mut params = SqlParams::default();
         params.put(Type::TEXT, ownership.slot.as_ref());

@@ -2,11 +2,8 @@
 
 use std::borrow::Cow;
 use std::pin::Pin;
-use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tokio_postgres::Transaction;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
@@ -17,6 +14,7 @@ use crate::store::ownership::StateOwnership;
 use crate::store::push_log::LoggedAttempt;
 use crate::store::push_log::LoggedBatch;
 use crate::store::replay_orders;
+use crate::store::session::prepared_statements::StateTransaction;
 use crate::store::sql::clean;
 use crate::store::sql::int;
 use crate::store::state_error::StateError;
@@ -78,26 +76,45 @@ const BATCH_TYPES: [Type; 15] = [
     Type::TEXT_ARRAY,
 ];
 
+/// Sends the rows. The last COPY is left open, to be ended together with what comes next.
 pub(crate) async fn copy(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     attempts: &[LoggedAttempt],
     batches: &[LoggedBatch],
-) -> Result<(), StateError> {
-    copy_events(tx, ownership, attempts).await?;
-    copy_batches(tx, ownership, batches).await
+) -> Result<Option<OpenCopy>, StateError> {
+    let events = copy_events(tx, ownership, attempts).await?;
+    if batches.is_empty() {
+        return Ok(events);
+    }
+    if let Some(events) = events {
+        events.finish().await?;
+    }
+    copy_batches(tx, ownership, batches).await.map(Some)
+}
+
+/// A COPY whose rows are sent, and of which the server has not been told that these are all.
+pub(crate) struct OpenCopy(Pin<Box<BinaryCopyInWriter>>);
+
+impl OpenCopy {
+    /// # Errors
+    /// That rows could not be written: then none of the transaction's are.
+    pub(crate) async fn finish(mut self) -> Result<(), StateError> {
+        self.0.as_mut().finish().await?;
+        Ok(())
+    }
 }
 
 async fn copy_events(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     attempts: &[LoggedAttempt],
-) -> Result<(), StateError> {
+) -> Result<Option<OpenCopy>, StateError> {
     if attempts.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let sink = tx.copy_in::<_, Bytes>(EVENTS).await?;
-    let mut writer = pin!(BinaryCopyInWriter::new(sink, &EVENT_TYPES));
+    let sink = tx.copy_in(EVENTS).await?;
+    let mut writer = Box::pin(BinaryCopyInWriter::new(sink, &EVENT_TYPES));
     let mut last: Option<(&Arc<HttpExchange>, HeaderObjects<'_>)> = None;
     for attempt in attempts {
         // The rows of a batch come together, and have one exchange.
@@ -109,8 +126,7 @@ async fn copy_events(
         write_event(writer.as_mut(), ownership, attempt, &headers).await?;
         last = Some((&attempt.exchange, headers));
     }
-    writer.finish().await?;
-    Ok(())
+    Ok(Some(OpenCopy(writer)))
 }
 
 async fn write_event(
@@ -159,20 +175,16 @@ async fn write_event(
 }
 
 async fn copy_batches(
-    tx: &Transaction<'_>,
+    tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     batches: &[LoggedBatch],
-) -> Result<(), StateError> {
-    if batches.is_empty() {
-        return Ok(());
-    }
-    let sink = tx.copy_in::<_, Bytes>(BATCHES).await?;
-    let mut writer = pin!(BinaryCopyInWriter::new(sink, &BATCH_TYPES));
+) -> Result<OpenCopy, StateError> {
+    let sink = tx.copy_in(BATCHES).await?;
+    let mut writer = Box::pin(BinaryCopyInWriter::new(sink, &BATCH_TYPES));
     for batch in batches {
         write_batch(writer.as_mut(), ownership, batch).await?;
     }
-    writer.finish().await?;
-    Ok(())
+    Ok(OpenCopy(writer))
 }
 
 async fn write_batch(

@@ -12,6 +12,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -42,10 +43,22 @@ impl AnswerLimit {
     }
 }
 
+/// The process that a login says the server has for the session; a pooler says a number of its own. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SaidProcess(Arc<AtomicI32>);
+
+impl SaidProcess {
+    /// `None` before the login has said it.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+}
+
 /// One connection's questions and answers.
 #[derive(Debug)]
 pub(crate) struct AnswerWatch {
     answer_limit: AnswerLimit,
+    process: SaidProcess,
     sent: AnswerMessages,
     heard: AnswerMessages,
     owed: u64,
@@ -55,9 +68,10 @@ pub(crate) struct AnswerWatch {
 }
 
 impl AnswerWatch {
-    pub(crate) fn new(answer_limit: AnswerLimit) -> Self {
+    pub(crate) fn new(answer_limit: AnswerLimit, process: SaidProcess) -> Self {
         Self {
             answer_limit,
+            process,
             // The start-up message alone has no tag.
             sent: AnswerMessages { tagless: true, ..AnswerMessages::default() },
             heard: AnswerMessages::default(),
@@ -81,6 +95,9 @@ impl AnswerWatch {
             // CopyInResponse: the Sync that came with the command is not answered.
             *owed = owed.saturating_sub(u64::from(matches!(tag, b'Z' | b'G')));
         });
+        if let Some(pid) = self.heard.process.take() {
+            self.process.0.store(pid, Ordering::Relaxed);
+        }
         self.moved = Instant::now();
     }
 
@@ -113,6 +130,10 @@ struct AnswerMessages {
     skip: usize,
     /// The next message begins with its length.
     tagless: bool,
+    /// What has come of the first number of a BackendKeyData, while one is coming.
+    key: Option<Vec<u8>>,
+    /// That number, once it is there.
+    process: Option<i32>,
 }
 
 impl AnswerMessages {
@@ -121,6 +142,7 @@ impl AnswerMessages {
             if self.skip > 0 {
                 let here = self.skip.min(bytes.len());
                 self.skip -= here;
+                self.read_key(bytes.get(..here).unwrap_or_default());
                 bytes = bytes.get(here..).unwrap_or_default();
                 continue;
             }
@@ -142,9 +164,20 @@ impl AnswerMessages {
                 self.skip = usize::try_from(length).unwrap_or(usize::MAX);
                 self.filled = 0;
                 if !std::mem::take(&mut self.tagless) {
+                    self.key = (tag == b'K').then(Vec::new);
                     begins(tag);
                 }
             }
+        }
+    }
+
+    /// Takes a piece of a message's body.
+    fn read_key(&mut self, piece: &[u8]) {
+        let Some(key) = &mut self.key else { return };
+        key.extend(piece.iter().take(4 - key.len()));
+        if let [a, b, c, d] = key[..] {
+            self.process = Some(i32::from_be_bytes([a, b, c, d]));
+            self.key = None;
         }
     }
 }
@@ -186,9 +219,20 @@ mod tests {
         assert_eq!(tags(&mut messages, &[&start_up[..3], &start_up[3..], &query]), [b'Q']);
     }
 
+    #[test]
+    fn the_process_is_read_from_the_login_however_it_is_cut() {
+        let login = [message(b'R', &[0; 4]), message(b'K', &[0, 1, 0, 7, 9, 9, 9, 9])].concat();
+        for cut in 1..=login.len() {
+            let mut messages = AnswerMessages::default();
+            login.chunks(cut).for_each(|piece| messages.take(piece, |_| {}));
+            assert_eq!(messages.process, Some(65_543), "in pieces of {cut}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn only_an_answer_that_is_owed_is_missed() {
-        let mut answers = AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)));
+        let mut answers =
+            AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)), SaidProcess::default());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let silent =
             |answers: &mut AnswerWatch, cx: &mut Context<'_>| answers.poll_silent(cx).is_ready();
@@ -213,7 +257,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dead_session_ends_exactly_when_its_patience_does() {
         for dead in [crate::store::ANSWER_SOON, crate::store::ANSWER_MAX] {
-            let mut answers = AnswerWatch::new(AnswerLimit::new(dead));
+            let mut answers = AnswerWatch::new(AnswerLimit::new(dead), SaidProcess::default());
             let start_up = [&8_u32.to_be_bytes()[..], &[0; 4]].concat();
             let began = Instant::now();
             let ended = std::future::poll_fn(|cx| {
@@ -231,7 +275,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_owes_one_answer() {
-        let mut answers = AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)));
+        let mut answers =
+            AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)), SaidProcess::default());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         answers.sent(&8_u32.to_be_bytes(), &mut cx);
         answers.sent(&[0; 4], &mut cx);

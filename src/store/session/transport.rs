@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::store::session::answer_watch::AnswerLimit;
 use crate::store::session::answer_watch::AnswerWatch;
+use crate::store::session::answer_watch::SaidProcess;
 use crate::store::session::tls;
 
 /// An open connection to a PostgreSQL server, TLS negotiated, nothing said yet.
@@ -53,9 +54,13 @@ impl ServerTransport {
     }
 
     /// Ends with an error when the server owes an answer and says nothing for as long as this. To be
-    /// said before the start-up message is sent.
-    pub(crate) fn answering_within(mut self, answer_limit: AnswerLimit) -> Self {
-        self.answers = Some(AnswerWatch::new(answer_limit));
+    /// said before the start-up message is sent. `process` gets what the login says.
+    pub(crate) fn answering_within(
+        mut self,
+        answer_limit: AnswerLimit,
+        process: SaidProcess,
+    ) -> Self {
+        self.answers = Some(AnswerWatch::new(answer_limit, process));
         self
     }
 

@@ -33,12 +33,12 @@ use super::position;
 use super::push_log::attempt;
 use super::session;
 
-const LEFT_ROWS: &str = "SELECT (SELECT count(*) FROM walhook.backlog) || ' ' || \
+pub(super) const LEFT_ROWS: &str = "SELECT (SELECT count(*) FROM walhook.backlog) || ' ' || \
                          (SELECT count(*) FROM walhook.dead_letters) || ' ' || \
                          (SELECT count(*) FROM walhook.push_log) || ' ' || \
                          (SELECT coalesce(sum(captured), 0) FROM walhook.books)";
 
-fn count(endpoint: &str, count: BookCount) -> BookEntry {
+pub(super) fn count(endpoint: &str, count: BookCount) -> BookEntry {
     BookEntry {
         endpoint: endpoint.into(),
         table: Arc::new(TableName::new("public", "tasks")),
@@ -47,7 +47,7 @@ fn count(endpoint: &str, count: BookCount) -> BookEntry {
 }
 
 /// One of everything.
-fn everything() -> StateFlush {
+pub(super) fn everything() -> StateFlush {
     StateFlush {
         settled: Some(position(100, 3)),
         confirmed: Some(Lsn::from_raw(90)),
@@ -111,8 +111,8 @@ async fn a_flush_whose_answer_got_lost_is_committed_once() {
     let (mut unaware, _) = take(&mut session.client, SLOT, "unaware").await.unwrap();
     for flush in [everything(), everything()] {
         let mut answered = clone_of(&unaware, &mut session.client).await;
-        commit(&mut session.client, &mut answered, &flush).await.unwrap();
-        commit(state.client(), &mut unaware, &flush).await.unwrap();
+        commit(&mut session, &mut answered, &flush).await.unwrap();
+        commit(&mut state.session, &mut unaware, &flush).await.unwrap();
     }
     let dead_twice = "SELECT attempts FROM walhook.dead_letters";
     assert_eq!(state.text(dead_twice).await, "8", "two flushes, four attempts each");
@@ -155,7 +155,7 @@ async fn a_connection_cut_in_the_middle_leaves_nothing_behind() {
         assert_eq!(cutter.text(kill).await, "1");
     };
     let flush = everything();
-    let flushing = commit(&mut state.session.client, &mut state.ownership, &flush);
+    let flushing = commit(&mut state.session, &mut state.ownership, &flush);
     let (outcome, ()) = tokio::join!(flushing, cut);
     assert!(outcome.unwrap_err().is_transient());
     sql.batch_execute("COMMIT").await.unwrap();
@@ -174,8 +174,7 @@ async fn who_lost_the_slot_writes_nothing() {
     let mut session = session(&state.database.url()).await;
     let (mut heir, found) = take(&mut session.client, SLOT, "the heir").await.unwrap();
     assert_eq!(found.settled, Some(position(5, 0)), "the heir goes on where the first stopped");
-    let error =
-        commit(&mut state.session.client, &mut state.ownership, &everything()).await.unwrap_err();
+    let error = commit(&mut state.session, &mut state.ownership, &everything()).await.unwrap_err();
     let StateError::Fenced { slot, holder } = &error else { panic!("{error:?}") };
     assert_eq!((slot.as_str(), holder.as_str()), (SLOT, "the heir"));
     assert!(!error.is_transient());
@@ -184,12 +183,12 @@ async fn who_lost_the_slot_writes_nothing() {
     let State { session: old, ownership, .. } = &mut state;
     let error = set_lineage(&mut old.client, ownership, &lineage).await.unwrap_err();
     assert!(matches!(error, StateError::Fenced { .. }), "{error:?}");
-    commit(&mut session.client, &mut heir, &everything()).await.unwrap();
+    commit(&mut session, &mut heir, &everything()).await.unwrap();
     assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
     // Other slots are other people's.
     let (mut other, _) = take(&mut session.client, "other", "another").await.unwrap();
-    commit(&mut session.client, &mut other, &everything()).await.unwrap();
-    commit(&mut session.client, &mut heir, &StateFlush::default()).await.unwrap();
+    commit(&mut session, &mut other, &everything()).await.unwrap();
+    commit(&mut session, &mut heir, &StateFlush::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -208,7 +207,7 @@ async fn a_holder_that_froze_in_the_middle_of_a_flush_does_not_keep_the_slot() {
         let mut frozen = frozen;
         let flush =
             StateFlush { books: vec![count("crm", BookCount::default())], ..StateFlush::default() };
-        commit(&mut frozen.client, &mut clone, &flush).await
+        commit(&mut frozen, &mut clone, &flush).await
     });
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
                  AND datname = current_database()";
@@ -230,7 +229,7 @@ async fn flushes_that_do_not_follow_one_another_are_refused() {
         state.commit(&StateFlush::default()).await;
     }
     let flush = everything_but_attempts();
-    let error = commit(state.client(), &mut stale, &flush).await.unwrap_err();
+    let error = commit(&mut state.session, &mut stale, &flush).await.unwrap_err();
     assert!(matches!(error, StateError::OutOfOrder { number: 1, stored: 2, .. }), "{error:?}");
     assert_eq!(state.text(LEFT_ROWS).await, "0 0 0 0");
 }

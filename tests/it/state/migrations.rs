@@ -233,9 +233,7 @@ async fn the_administrators_script_is_enough_for_everything() {
         dead: vec![super::letter(super::event(2, 0, "b"), "crm")],
         ..Default::default()
     };
-    walhook::testing::store::flush::commit(&mut session.client, &mut ownership, &flush)
-        .await
-        .unwrap();
+    walhook::testing::store::flush::commit(&mut session, &mut ownership, &flush).await.unwrap();
     walhook::testing::store::partitions::drop_old(&session.client, super::after(864_000), 7)
         .await
         .unwrap();

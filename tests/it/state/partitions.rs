@@ -39,7 +39,7 @@ impl Owner {
     }
 
     async fn commit(&mut self, flush: &StateFlush) -> Result<(), StateError> {
-        commit(&mut self.session.client, &mut self.ownership, flush).await
+        commit(&mut self.session, &mut self.ownership, flush).await
     }
 }
 
