@@ -287,7 +287,10 @@ mod tests {
             ("[relay]", "relay.url = \"nats://h\""),
             (
                 "[inbound]",
-                "inbound.listen = \"127.0.0.1:1\"\ninbound.source = [{ name = \"a\", scheme = \"standard-webhooks\", secret = \"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\" }]",
+                "inbound.listen = \"127.0.0.1:1\"\n\
+                 inbound.source = [{ name = \"a\", kind = \"standard-webhooks\", path = \"/a\", \
+                 table = \"public.callbacks\", \
+                 secret = \"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\" }]",
             ),
             ("[shutdown]", "shutdown.grace = \"1s\""),
         ];
