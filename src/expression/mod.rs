@@ -11,7 +11,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `equality` | Filters of the form `column == constant`, which are looked up instead of evaluated |
+//! | `column_equality` | Filters of the form `column == constant`, which are looked up instead of evaluated |
 //! | `functions` | The functions that walhook adds to CEL's |
 //! | `json_value` | JSON as an expression sees it |
 //! | `meter` | Bounds on steps and memory of one evaluation |
@@ -20,7 +20,7 @@
 //! | `template` | Templates: text and JSON with `{{ expressions }}` in them |
 //! | `tree` | Walks the parts of an expression |
 
-pub(crate) mod equality;
+pub(crate) mod column_equality;
 pub(crate) mod functions;
 pub(crate) mod json_value;
 pub(crate) mod meter;

@@ -2,8 +2,11 @@
 
 use crate::relay::error::RelayInterruption;
 use crate::relay::message;
-use crate::relay::message::JOINED_BYTES;
 use crate::relay::outgoing::OutgoingEvent;
+
+/// Events are put into one message up to so many bytes: each message is published, acknowledged and read by itself,
+/// which costs more than a small event does.
+pub(crate) const JOINED_BYTES: usize = 32 * 1024;
 
 /// Events that go out as one message.
 #[derive(Default)]

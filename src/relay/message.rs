@@ -35,10 +35,6 @@ use crate::store::body_codec;
 /// Raised with each change that an older walhook would not understand.
 const VERSION: u8 = 2;
 
-/// Events are put into one message up to so many bytes: each message is published, acknowledged and read by itself,
-/// which costs more than a small event does.
-pub(crate) const JOINED_BYTES: usize = 32 * 1024;
-
 /// Of the length of what stands before an event's bodies.
 const LENGTH_BYTES: usize = 4;
 

@@ -16,7 +16,7 @@ use crate::flow::settlement::LaneReport;
 use crate::relay::error::RelayInterruption;
 use crate::relay::feed::FeedItem;
 use crate::relay::feed::PartitionFeed;
-use crate::relay::message::JOINED_BYTES;
+use crate::relay::joined_events::JOINED_BYTES;
 use crate::relay::outgoing::Outgoing;
 use crate::relay::outgoing::OutgoingEvent;
 use crate::relay::place::MessagePlace;

@@ -19,7 +19,7 @@ use crate::delivery::connection::transport_failure::classify;
 use crate::delivery::connection::transport_trouble::TransportTrouble;
 use crate::delivery::request::headers;
 use crate::delivery::response::reply_verdict::ResponseReply;
-use crate::delivery::response::reply_verdict::retry_after;
+use crate::delivery::response::retry_after::retry_after;
 use crate::flow::headers::HeaderLines;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;

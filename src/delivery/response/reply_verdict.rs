@@ -1,4 +1,4 @@
-//! The verdict on a response, by its status, headers and body (`Retry-After`, success statuses). Pure.
+//! The verdict on a response, by its status and body: delivered, to be tried again, dead. Pure.
 //!
 //! | reply | verdict |
 //! | --- | --- |
@@ -11,30 +11,23 @@
 //! | an address that is not dialled, a request that cannot be built | dead |
 
 use std::time::Duration;
-use std::time::UNIX_EPOCH;
 
-use chrono::DateTime;
 use http::StatusCode;
 
 use crate::config::settings::AnswerRule;
 use crate::config::settings::BodyRule;
 use crate::config::settings::GoneMeaning;
 use crate::config::settings::RetryOn;
-use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::AttemptVerdict;
 use crate::flow::verdict::FailureClass;
-
-/// Whatever a receiver asks for, no wait is longer. The lane's own cap is far below; this one
-/// keeps sums of times away from overflow.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What came back.
 #[derive(Clone, Debug)]
 pub(crate) enum ResponseReply {
     Response {
         status: StatusCode,
-        /// What the receiver asked for; see [`retry_after`].
+        /// What the receiver asked for; see `retry_after`.
         retry_after: Option<Duration>,
         /// Why the rest of the response is missing.
         broken: Option<AttemptFailure>,
@@ -75,35 +68,6 @@ pub(crate) fn judge(
             (failed(failure.class), Some(failure))
         }
     }
-}
-
-/// Reads a `Retry-After` header: seconds, also with a fraction, or an HTTP date, which is taken against `now`. `None` if
-/// it is neither.
-pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Only a number beyond 64 bits fails here.
-        let seconds = value.parse().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-    }
-    // Not by the standard, and sent all the same.
-    if value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && let Ok(seconds) = value.parse::<f64>()
-    {
-        let seconds = Duration::try_from_secs_f64(seconds).unwrap_or(RETRY_AFTER_MAX);
-        return Some(seconds.min(RETRY_AFTER_MAX));
-    }
-    Some(date(value)?.since(now).min(RETRY_AFTER_MAX))
-}
-
-/// A date as HTTP writes it, as mail does (`-0000` for `GMT`, which libraries make of a date), or ISO 8601.
-fn date(value: &str) -> Option<Timestamp> {
-    if let Ok(date) = httpdate::parse_http_date(value) {
-        let since_epoch = date.duration_since(UNIX_EPOCH).ok()?;
-        return Some(Timestamp::from_seconds(i64::try_from(since_epoch.as_secs()).ok()?));
-    }
-    let date = DateTime::parse_from_rfc2822(value).or_else(|_| DateTime::parse_from_rfc3339(value));
-    Some(Timestamp::from_micros(date.ok()?.timestamp_micros()))
 }
 
 fn is_success(status: StatusCode, success: &[u16]) -> bool {

@@ -1,4 +1,4 @@
-//! What a column has to be for an expression to be true, as far as the expression's text says so.
+//! Filters of the form `column == constant` or `column in [...]`, whose endpoints are found through an index.
 //!
 //! `plan == "pro"`, `id in [1, 2]`, and whatever stands beside one of these with `&&`. Who takes
 //! events by such an expression is found by the row's value, however many others there are.
