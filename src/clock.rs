@@ -74,12 +74,11 @@ impl OffsetEntry {
     /// As one clock would give both; `None` if it was set in between.
     fn joined(self, next: Self) -> Option<Self> {
         let (least, most) = (self.least.max(next.least), self.most.min(next.most));
-        match least.saturating_sub(most) {
-            ..=0 => Some(Self { least, most, seen: next.seen }),
-            // Clocks drift.
-            ..STEP_MICROS => Some(next),
-            _ => None,
+        if least <= most {
+            return Some(Self { least, most, seen: next.seen });
         }
+        // Clocks drift.
+        (least.saturating_sub(most) < STEP_MICROS).then_some(next)
     }
 }
 
