@@ -368,7 +368,7 @@ impl TableFollower {
         part.chain(changed.is_none().then_some(&self.rows).into_iter().flatten())
     }
 
-    /// Has [`TableKeeper::save`] done, however long the state is away.
+    /// Has [`TableFollower::save`] done, however long the state is away.
     async fn write_down(&mut self, changed: Option<&ChangedEndpoints>) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
         while let Err(error) = self.save(changed).await {

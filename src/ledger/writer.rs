@@ -182,7 +182,7 @@ impl<T: FlushTarget> StateWriter<T> {
         self.target.say_stopped().await;
     }
 
-    /// As [`FlushTarget::keep_house`].
+    /// As [`FlushTarget::do_housekeeping`].
     pub(crate) async fn do_housekeeping(&mut self, now: Timestamp) -> Result<(), StateError> {
         self.target.do_housekeeping(now, self.answer_limit).await
     }

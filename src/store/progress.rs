@@ -29,7 +29,7 @@ use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
 
-/// Events [`load_ahead`] returns at most. More than fits into all lanes' memory was never open at
+/// Events [`load_settled_ahead`] returns at most. More than fits into all lanes' memory was never open at
 /// once; what lies beyond would be repeated, not lost.
 const AHEAD_MAX: i64 = 1_000_000;
 
@@ -120,10 +120,10 @@ pub async fn load_settled_ahead(
     load_settled_ahead_of(client, slot, PartitionNumber::SOURCE).await
 }
 
-/// As [`load_ahead`], for one partition's stream.
+/// As [`load_settled_ahead`], for one partition's stream.
 ///
 /// # Errors
-/// As [`load_ahead`].
+/// As [`load_settled_ahead`].
 pub async fn load_settled_ahead_of(
     client: &Client,
     slot: &str,

@@ -54,7 +54,7 @@ impl TableFollower {
         is_by_itself.then_some((wanted, changed))
     }
 
-    /// [`TableKeeper::read`], as often as it takes.
+    /// [`TableFollower::read`], as often as it takes.
     pub(super) async fn read_surely(
         &mut self,
         xid: Option<u32>,
