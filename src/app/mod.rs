@@ -146,7 +146,6 @@ impl App {
         });
         tracing::info!(http = %address, "the HTTP surface is up");
         let (reloads, consent) = (watch::channel(None), StartConsent::default());
-        let skip_transaction = None;
         Ok(Self {
             settings,
             handles,
@@ -155,7 +154,7 @@ impl App {
             partitions,
             consent,
             role: MemberRole::Alone,
-            skip_transaction,
+            skip_transaction: None,
             admin,
             backfills,
             reloads,
