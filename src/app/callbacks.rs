@@ -24,7 +24,7 @@ pub(super) async fn start(
     handles: &SharedHandles,
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
-    let (keeper, keeping) = callback_store::open(settings.postgres.server.clone());
+    let (writer, writing) = callback_store::open(settings.postgres.server.clone());
     let sources: Vec<Arc<RunningSource>> = inbound
         .sources
         .iter()
@@ -35,7 +35,7 @@ pub(super) async fn start(
         let version = env!("CARGO_PKG_VERSION");
         json!({ "success": true, "data": { "version": version, "streaming": status.is_streaming() } })
     };
-    let listener = InboundListener::open(inbound, &sources, keeper, status).await?;
+    let listener = InboundListener::open(inbound, &sources, writer, status).await?;
     tracing::info!(inbound = %listener.address()?, "callbacks are answered");
     let stop = tasks.stop_token();
     tasks.spawn("the inbound listener", async move {
@@ -43,8 +43,8 @@ pub(super) async fn start(
         Ok(())
     });
     let stop = tasks.stop_token();
-    tasks.spawn("the keeper of callbacks", async move {
-        keeping.run(stop).await;
+    tasks.spawn("the writer of callbacks", async move {
+        writing.run(stop).await;
         Ok(())
     });
     Ok(())

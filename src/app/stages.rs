@@ -78,7 +78,7 @@ impl App {
             shared_if(is_tail.then(|| known.clone()), settings, &taken, admin);
         let network = &lanes.0.network;
         let of_table = (follower_role(is_tail, &taken, known), taken.rows.take());
-        let keeper = from_table::open(settings, handles, network, of_table, &mut starts).await?;
+        let follower = from_table::open(settings, handles, network, of_table, &mut starts).await?;
         // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
         let registry =
@@ -88,7 +88,7 @@ impl App {
         let snapshot = orders.snapshot();
         let (already_settled, parked) = (taken.already_settled_of(&snapshot), taken.parked());
         tasks.spawn("the lanes", registry.run(tasks.stop_token()));
-        let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
+        let watched = follower.map(|follower| follower.watch(&orders, tasks));
         let calls_in = administer(admin, orders.clone(), self.reloads.1.clone(), tasks);
         drop(self.admin.set(calls_in)); // there is one
         drop(self.registry.set(orders)); // likewise

@@ -141,7 +141,7 @@ impl TableFollower {
         (role, rows): (FollowerRole, Option<Vec<KeyedRow>>),
         starts: &mut Vec<InitialEndpoint>,
     ) -> anyhow::Result<Self> {
-        let mut keeper = Self {
+        let mut follower = Self {
             from: from.clone(),
             server: settings.postgres.server.clone(),
             sessions: InspectionSessions::default(),
@@ -162,32 +162,32 @@ impl TableFollower {
         };
         let rows = match rows {
             Some(rows) => rows,
-            None => keeper.read(None, None).await?,
+            None => follower.read(None, None).await?,
         };
         let taken: BTreeSet<Arc<str>> =
             starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
-        let WantedEndpoint { endpoints, mut problems, .. } = wanted(&keeper.from, rows, &taken);
+        let WantedEndpoint { endpoints, mut problems, .. } = wanted(&follower.from, rows, &taken);
         for (name, (mut endpoint, row)) in endpoints {
-            if starts.len() >= keeper.most {
-                keeper.without_place += 1;
-                keeper.unserved.insert(name, too_many(keeper.most));
+            if starts.len() >= follower.most {
+                follower.without_place += 1;
+                follower.unserved.insert(name, too_many(follower.most));
                 continue;
             }
             if let Err(error) = EndpointClient::new(&endpoint, network) {
                 let why = format!("{:#}", anyhow::Error::new(error));
-                endpoint = keeper.from.unusable(&row, false, &why).unwrap_or(endpoint);
+                endpoint = follower.from.unusable(&row, false, &why).unwrap_or(endpoint);
                 problems.push((name.to_string(), why));
             }
-            keeper.rows.insert(name, KnownRow::of(&keeper.from, &row));
+            follower.rows.insert(name, KnownRow::of(&follower.from, &row));
             starts.push(InitialEndpoint {
                 endpoint,
                 origin: EndpointOrigin::Table,
                 is_leaving: false,
             });
         }
-        keeper.tell(problems);
-        keeper.save(None).await?;
-        Ok(keeper)
+        follower.tell(problems);
+        follower.save(None).await?;
+        Ok(follower)
     }
 
     /// Starts the task; what it gives is for the pump.

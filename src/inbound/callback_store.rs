@@ -1,7 +1,7 @@
 //! Keeps callbacks: a row each in the source's table, before anybody is answered with success.
 //!
 //! ```text
-//! listener ─ verified callback ─▶ [keeper] ─ one transaction for what has gathered ─▶ PostgreSQL
+//! listener ─ verified callback ─▶ [writer] ─ one transaction for what has gathered ─▶ PostgreSQL
 //!     ▲                              │
 //!     └────── kept, repeated, nonce seen, or not in time ◀────┘
 //! ```
@@ -79,7 +79,7 @@ pub(crate) struct CallbackWriterTask {
     server: ServerSettings,
 }
 
-/// The keeper, and the task that has to be run for it.
+/// The writer, and the task that has to be run for it.
 pub(crate) fn open(server: ServerSettings) -> (CallbackWriter, CallbackWriterTask) {
     let (sender, requests) = mpsc::channel(WAITING_MAX);
     (CallbackWriter(sender), CallbackWriterTask { requests, server })

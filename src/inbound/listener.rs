@@ -70,7 +70,7 @@ struct ListenerShared {
     allow: Option<AddressList>,
     trusted_proxies: AddressList,
     bodies: BodyBudget,
-    keeper: CallbackWriter,
+    writer: CallbackWriter,
     /// What `GET /api/v1/status` says, without anything secret.
     status: Box<dyn Fn() -> Value + Send + Sync>,
 }
@@ -90,7 +90,7 @@ impl InboundListener {
     pub(crate) async fn open(
         settings: &InboundSettings,
         sources: &[Arc<RunningSource>],
-        keeper: CallbackWriter,
+        writer: CallbackWriter,
         status: impl Fn() -> Value + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let listen = settings.listen;
@@ -105,7 +105,7 @@ impl InboundListener {
             allow: settings.allow.clone(),
             trusted_proxies: settings.trusted_proxies.clone(),
             bodies: BodyBudget::default(),
-            keeper,
+            writer,
             status: Box::new(status),
         };
         Ok(Self { listener, acceptor, shared: Arc::new(shared) })
@@ -287,7 +287,7 @@ impl ListenerShared {
             return verify::echo(&source.settings, &request).map(Some);
         }
         let callback = verify::callback(&source.settings, &request)?;
-        match self.keeper.keep(&source.tables, callback).await {
+        match self.writer.keep(&source.tables, callback).await {
             Some(StoreOutcome::Kept) => source.kept(),
             Some(StoreOutcome::Repeated) => source.repeated(),
             Some(StoreOutcome::NonceSeen) => return Err(InboundRefusal::Nonce),

@@ -1,7 +1,7 @@
 //! Callbacks in: whoever signs them is believed, and each becomes one row before it is answered.
 //!
 //! ```text
-//! sender ─ HTTP(S) ─▶ listener ─▶ verify ─▶ keeper ─ one transaction ─▶ the source's table
+//! sender ─ HTTP(S) ─▶ listener ─▶ verify ─▶ writer ─ one transaction ─▶ the source's table
 //!   ▲                    │                                                    │
 //!   └── 200 once it is committed, 401, 403, 503                 the ordinary tail: [[event]]
 //! ```
@@ -20,6 +20,7 @@
 //! | `row` | a callback as it is kept |
 //! | `refusal` | why one is refused |
 //! | `source` | a source's counts |
+//! | `wecom` | Callbacks of WeCom |
 
 pub(crate) mod callback_store;
 mod caller;

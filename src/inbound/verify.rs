@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Pure: time comes with the request. Nothing is parsed before it is verified. Whether a nonce was seen
-//! before is the keeper's to say, which asks PostgreSQL.
+//! before is the callback writer's to say, which asks PostgreSQL.
 
 use crate::config::settings::InboundScheme;
 use crate::config::settings::InboundSource;
