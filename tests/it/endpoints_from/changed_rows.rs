@@ -78,6 +78,18 @@ async fn a_change_of_one_row_reads_one_row() {
     assert!(of_many < of_one + 3000, "{of_many} for twelve changes, {of_one} for one");
 }
 
+/// Waits until the task has come so many times.
+async fn taken(receiver: &Receiver, task: &str, count: usize) {
+    loop {
+        let had = receiver.count();
+        let requests = receiver.requests();
+        if requests.iter().filter(|request| request.json()["data"]["id"] == task).count() >= count {
+            return;
+        }
+        receiver.wait_for(had + 1, AMPLE).await;
+    }
+}
+
 /// A table that is changed at random, and who gets the tasks that are committed between the changes.
 async fn followed(id: &str, seed: u64) {
     let (_database, sql, receiver, toml) = started(id).await;
@@ -124,6 +136,8 @@ async fn followed(id: &str, seed: u64) {
         // With doubles any of the rows may be it, also one that takes no task.
         if doubles == "0" {
             expected += names.len();
+            // What waits goes to the url that a row has when it is sent.
+            taken(&receiver, &step.to_string(), names.len()).await;
             tasks.insert(step.to_string(), names);
         }
     }
