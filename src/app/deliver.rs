@@ -34,7 +34,7 @@ use crate::ha::partition_share::ShareStep;
 use crate::ha::partition_share::next_step;
 use crate::ha::partition_state;
 use crate::ha::tail_relay;
-use crate::pipeline::crash_guard::SuspectTurn;
+use crate::pipeline::crash_guard::SuspectLock;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
 use crate::pipeline::process_name::own_name;
@@ -121,8 +121,9 @@ impl App {
         let snapshots = self.partitions.clone();
         let share = lanes::share_of(settings);
         let count = relay.partitions;
-        let turn = SuspectTurn::default();
-        let common = PartitionContext { broker, budget, share, snapshots, all, count, turn };
+        let suspect_lock = SuspectLock::default();
+        let common =
+            PartitionContext { broker, budget, share, snapshots, all, count, suspect_lock };
         let membership = Membership {
             settings: settings.clone(),
             relay,

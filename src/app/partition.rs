@@ -39,7 +39,7 @@ use crate::lane::in_flight_total::InFlightTotal;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerParts;
 use crate::pipeline::crash_guard::CrashGuard;
-use crate::pipeline::crash_guard::SuspectTurn;
+use crate::pipeline::crash_guard::SuspectLock;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes::LaneContext;
 use crate::pipeline::pump::outbox::PumpOutbox;
@@ -73,7 +73,7 @@ pub(super) struct PartitionContext {
     pub(super) all: AllEndpoints,
     /// How many partitions there are.
     pub(super) count: NonZeroU16,
-    pub(super) turn: SuspectTurn,
+    pub(super) suspect_lock: SuspectLock,
 }
 
 impl PartitionContext {
@@ -105,7 +105,7 @@ pub(super) async fn start(
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let shutdown = ShutdownStages::default();
-    let PartitionContext { broker, budget, share, snapshots, all, count, turn } = common;
+    let PartitionContext { broker, budget, share, snapshots, all, count, suspect_lock } = common;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (ended_in, _ledger_ended) = oneshot::channel();
@@ -169,7 +169,7 @@ pub(super) async fn start(
         PumpOutbox::new(opened_in, handles.wal_hold.clone()).with_tombstones(tombstones_in);
     let updates = (updates, lookups_in);
     let pump = RelayPump::new(feed, lacked, outbox, budget, updates, (already_settled, parked));
-    let pump = pump.cautious(guard.in_turns(&turn), turn);
+    let pump = pump.cautious(guard.with_suspect_lock(&suspect_lock), suspect_lock);
     tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));
     tasks.spawn("the shutdown of a partition", shutdown.follow(tasks.stop_token(), settings.grace));
     Ok(())

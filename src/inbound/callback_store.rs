@@ -48,7 +48,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// What became of a callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum StoreOutcome {
+pub(crate) enum CallbackOutcome {
     Kept,
     /// There was a row of it already.
     Repeated,
@@ -63,19 +63,19 @@ pub(crate) struct CallbackTables {
     pub nonces: TableName,
 }
 
-struct StoreRequest {
+struct PendingCallback {
     tables: CallbackTables,
     callback: VerifiedCallback,
-    answer: oneshot::Sender<StoreOutcome>,
+    answer: oneshot::Sender<CallbackOutcome>,
 }
 
 /// Hands callbacks to the task that keeps them. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct CallbackWriter(mpsc::Sender<StoreRequest>);
+pub(crate) struct CallbackWriter(mpsc::Sender<PendingCallback>);
 
 /// The task's side.
 pub(crate) struct CallbackWriterTask {
-    requests: mpsc::Receiver<StoreRequest>,
+    requests: mpsc::Receiver<PendingCallback>,
     server: ServerSettings,
 }
 
@@ -91,9 +91,9 @@ impl CallbackWriter {
         &self,
         tables: &CallbackTables,
         callback: VerifiedCallback,
-    ) -> Option<StoreOutcome> {
+    ) -> Option<CallbackOutcome> {
         let (answer, kept) = oneshot::channel();
-        let request = StoreRequest { tables: tables.clone(), callback, answer };
+        let request = PendingCallback { tables: tables.clone(), callback, answer };
         self.0.try_send(request).ok()?;
         timeout(STORE_LIMIT, kept).await.ok()?.ok()
     }
@@ -150,11 +150,11 @@ impl CallbackWriterTask {
     async fn keep(
         &self,
         session: &mut Option<SqlSession>,
-        gathered: &mut Vec<StoreRequest>,
+        gathered: &mut Vec<PendingCallback>,
     ) -> Result<(), StoreError> {
         let open = SqlSession::take_or_connect(session, &self.server, store::ANSWER_MAX).await?;
         let session = session.insert(open);
-        let mut by_tables: BTreeMap<CallbackTables, Vec<StoreRequest>> = BTreeMap::new();
+        let mut by_tables: BTreeMap<CallbackTables, Vec<PendingCallback>> = BTreeMap::new();
         for request in gathered.drain(..) {
             by_tables.entry(request.tables.clone()).or_default().push(request);
         }
@@ -218,7 +218,7 @@ async fn write(
     session: &mut SqlSession,
     tables: &CallbackTables,
     callbacks: &[&VerifiedCallback],
-) -> Result<Vec<StoreOutcome>, StoreError> {
+) -> Result<Vec<CallbackOutcome>, StoreError> {
     let transaction = session.client.transaction().await?;
     // In one order in every replica: whoever waits for another's row holds none that it waits for.
     let mut nonces: Vec<(&str, &str)> = callbacks
@@ -263,9 +263,9 @@ async fn write(
     transaction.commit().await?;
     failpoint::reached(failpoint::CALLBACK_KEPT);
     let outcome = |(callback, admitted): (&&VerifiedCallback, bool)| match admitted {
-        false => StoreOutcome::NonceSeen,
-        true if kept.remove(&callback.row.dedupe_key) => StoreOutcome::Kept,
-        true => StoreOutcome::Repeated,
+        false => CallbackOutcome::NonceSeen,
+        true if kept.remove(&callback.row.dedupe_key) => CallbackOutcome::Kept,
+        true => CallbackOutcome::Repeated,
     };
     Ok(callbacks.iter().zip(admitted).map(outcome).collect())
 }

@@ -44,8 +44,8 @@ use crate::clock::host_now;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressList;
 use crate::config::settings::InboundSettings;
+use crate::inbound::callback_store::CallbackOutcome;
 use crate::inbound::callback_store::CallbackWriter;
-use crate::inbound::callback_store::StoreOutcome;
 use crate::inbound::caller::caller;
 use crate::inbound::refusal::InboundRefusal;
 use crate::inbound::request::CallbackRequest;
@@ -288,9 +288,9 @@ impl ListenerShared {
         }
         let callback = verify::callback(&source.settings, &request)?;
         match self.writer.keep(&source.tables, callback).await {
-            Some(StoreOutcome::Kept) => source.kept(),
-            Some(StoreOutcome::Repeated) => source.repeated(),
-            Some(StoreOutcome::NonceSeen) => return Err(InboundRefusal::Nonce),
+            Some(CallbackOutcome::Kept) => source.kept(),
+            Some(CallbackOutcome::Repeated) => source.repeated(),
+            Some(CallbackOutcome::NonceSeen) => return Err(InboundRefusal::Nonce),
             None => return Err(InboundRefusal::Unavailable),
         }
         Ok(None)

@@ -37,8 +37,8 @@ const SLICE: u32 = 2000;
 
 /// So long a change is with the endpoints before the next one is taken, and so long that may take of a
 /// run in all.
-const FLUSH_WAIT: Duration = Duration::from_millis(25);
-const FLUSH_WAIT_TOTAL: Duration = Duration::from_secs(10);
+const IN_HAND: Duration = Duration::from_millis(25);
+const IN_HAND_TOTAL: Duration = Duration::from_secs(10);
 
 /// So long the suspect is in hand. What comes later is not laid to its charge.
 const SUSPECT_IN_HAND: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ const SUSPECT_IN_HAND: Duration = Duration::from_secs(1);
 const PAUSE_MILLIS: RangeInclusive<u64> = 3000..=8000;
 
 /// Partitions of a process take turns by their numbers.
-const TURN_STEP_MILLIS: u64 = 20;
+const LOCK_STEP_MILLIS: u64 = 20;
 
 /// So long what was taken before it is waited for.
 const ALONE_MAX: Duration = Duration::from_secs(10);
@@ -81,9 +81,9 @@ pub(crate) enum CrashGuard {
 pub(crate) struct OneByOne {
     session: SqlSession,
     ownership: StateOwnership,
-    turn: SuspectTurn,
+    suspect_lock: SuspectLock,
     /// While the suspect is in hand, and before.
-    in_turn: Option<OwnedRwLockWriteGuard<()>>,
+    held_lock: Option<OwnedRwLockWriteGuard<()>>,
     left: u32,
     settled: watch::Receiver<Option<Position>>,
     /// In hand at the last crash.
@@ -91,16 +91,16 @@ pub(crate) struct OneByOne {
     /// The last change that was taken.
     last: Option<Position>,
     /// What is left of the time for waiting.
-    wait_left: Duration,
+    in_hand_left: Duration,
     status: StatusHandle,
 }
 
 /// While a suspect is in hand, or about to be, nothing else of its process is begun: another partition's crash would be
 /// laid to its charge, or its own to another's.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SuspectTurn(Arc<RwLock<()>>);
+pub(crate) struct SuspectLock(Arc<RwLock<()>>);
 
-impl SuspectTurn {
+impl SuspectLock {
     /// Waits while a suspect is in hand. Nobody's turn begins while what is returned lives.
     pub(crate) async fn pass(&self) -> OwnedRwLockReadGuard<()> {
         Arc::clone(&self.0).read_owned().await
@@ -109,7 +109,7 @@ impl SuspectTurn {
     async fn take(&self, partition: PartitionNumber) -> OwnedRwLockWriteGuard<()> {
         // The same one first each time, so that its charges add up.
         let before = u64::try_from(partition.raw()).unwrap_or_default();
-        tokio::time::sleep(Duration::from_millis(TURN_STEP_MILLIS * before)).await;
+        tokio::time::sleep(Duration::from_millis(LOCK_STEP_MILLIS * before)).await;
         Arc::clone(&self.0).write_owned().await
     }
 }
@@ -143,17 +143,17 @@ impl CrashGuard {
                     "walhook has crashed at the same place again and again: up to {SLICE} changes \
                      are taken one by one"
                 )));
-                let (last, wait_left) = (None, FLUSH_WAIT_TOTAL);
+                let (last, in_hand_left) = (None, IN_HAND_TOTAL);
                 let run = OneByOne {
                     session,
                     ownership,
-                    turn: SuspectTurn::default(),
-                    in_turn: None,
+                    suspect_lock: SuspectLock::default(),
+                    held_lock: None,
                     left: SLICE,
                     settled,
                     suspect,
                     last,
-                    wait_left,
+                    in_hand_left,
                     status,
                 };
                 Self::OneByOne(Box::new(run))
@@ -163,9 +163,9 @@ impl CrashGuard {
     }
 
     /// One of several of the process, whose suspects take turns.
-    pub(crate) fn in_turns(mut self, turn: &SuspectTurn) -> Self {
+    pub(crate) fn with_suspect_lock(mut self, suspect_lock: &SuspectLock) -> Self {
         if let Self::OneByOne(run) = &mut self {
-            run.turn = turn.clone();
+            run.suspect_lock = suspect_lock.clone();
         }
         self
     }
@@ -189,8 +189,8 @@ impl CrashGuard {
     }
 
     /// Whether nothing else of the process is begun.
-    pub(crate) fn is_in_turn(&self) -> bool {
-        matches!(self, Self::OneByOne(run) if run.in_turn.is_some())
+    pub(crate) fn holds_suspect_lock(&self) -> bool {
+        matches!(self, Self::OneByOne(run) if run.held_lock.is_some())
     }
 
     /// Has the suspect wait until it is alone, and then for the pause.
@@ -208,9 +208,9 @@ impl CrashGuard {
             if run.mark(None).await.is_err() {
                 tracing::warn!("cannot say that a change waits for its turn");
             }
-            let turn = run.turn.take(run.ownership.partition());
+            let suspect_lock = run.suspect_lock.take(run.ownership.partition());
             // Too late: another pump is stuck, and this one must not wait for it for ever.
-            run.in_turn = tokio::time::timeout(ALONE_MAX, turn).await.ok();
+            run.held_lock = tokio::time::timeout(ALONE_MAX, suspect_lock).await.ok();
         }
         self.mark(position, WorkStage::Waiting).await;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE_MILLIS))).await;
@@ -230,21 +230,21 @@ impl CrashGuard {
     pub(crate) async fn wait(&mut self, position: Position) {
         let Self::OneByOne(run) = self else { return };
         let is_suspect = run.suspect == Some(position);
-        let limit = if is_suspect { SUSPECT_IN_HAND } else { FLUSH_WAIT.min(run.wait_left) };
+        let limit = if is_suspect { SUSPECT_IN_HAND } else { IN_HAND.min(run.in_hand_left) };
         let begun = Instant::now();
         let settled = run.settled.wait_for(|settled| *settled >= Some(position));
         // Too late, or the ledger has ended: both end the wait.
         drop(tokio::time::timeout(limit, settled).await);
         if !is_suspect {
-            run.wait_left = run.wait_left.saturating_sub(begun.elapsed());
+            run.in_hand_left = run.in_hand_left.saturating_sub(begun.elapsed());
         }
         run.last = Some(position);
         run.left = run.left.saturating_sub(1);
         if is_suspect && run.left > 0 {
             run.suspect = None;
-            let in_turn = run.in_turn.take();
+            let held_lock = run.held_lock.take();
             self.mark(position, WorkStage::Waiting).await;
-            drop(in_turn);
+            drop(held_lock);
             return;
         }
         if run.left == 0 {

@@ -242,7 +242,8 @@ async fn change_state(surface: HttpSurface, id: String, wanted: ReplayState) -> 
         return Err(operator_orders::conflict(detail));
     }
     drop(session);
-    tracing::info!(replay = order.id, state = wanted.as_str(), "replay is paused, or goes on");
+    let paused = wanted == ReplayState::Paused;
+    tracing::info!(replay = order.id, paused, "replay is paused, or goes on");
     surface.queries.asked();
     show(State(surface), NamedParts::of(id)).await
 }

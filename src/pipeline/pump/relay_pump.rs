@@ -28,7 +28,7 @@ use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::crash_guard::CrashGuard;
-use crate::pipeline::crash_guard::SuspectTurn;
+use crate::pipeline::crash_guard::SuspectLock;
 use crate::pipeline::endpoint_update::EndpointLookup;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::pump::outbox::PumpOutbox;
@@ -69,7 +69,7 @@ pub(crate) struct RelayPump<S: PartitionStream, L> {
     /// The change of the last event: more events may come of it.
     open: Option<Position>,
     guard: CrashGuard,
-    turn: SuspectTurn,
+    suspect_lock: SuspectLock,
     /// The change that is set aside: each event that comes of it.
     set_aside: Option<Position>,
 }
@@ -97,14 +97,14 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             names,
             open: None,
             guard: CrashGuard::None,
-            turn: SuspectTurn::default(),
+            suspect_lock: SuspectLock::default(),
             set_aside: None,
         }
     }
 
     /// With care where a member has crashed over what comes.
-    pub(crate) fn cautious(self, guard: CrashGuard, turn: SuspectTurn) -> Self {
-        Self { guard, turn, ..self }
+    pub(crate) fn cautious(self, guard: CrashGuard, suspect_lock: SuspectLock) -> Self {
+        Self { guard, suspect_lock, ..self }
     }
 
     /// Pumps until `stop` is cancelled. Drops the lanes' senders when it ends.
@@ -141,7 +141,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         let mut taken = 0;
         let _pass = match self.guard.is_one_by_one() {
             true => None,
-            false => Some(self.turn.pass().await),
+            false => Some(self.suspect_lock.pass().await),
         };
         while let Some(item) = next.take() {
             self.take(item).await?;
@@ -227,9 +227,9 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         }
         self.outbox.hand_over().await?;
         self.guard.approach(position).await;
-        let pass = match self.guard.is_in_turn() {
+        let pass = match self.guard.holds_suspect_lock() {
             true => None,
-            false => Some(self.turn.pass().await),
+            false => Some(self.suspect_lock.pass().await),
         };
         self.guard.mark(position, WorkStage::Rendering).await;
         self.event(relayed).await?;
