@@ -120,7 +120,7 @@ use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
 use crate::store::error::StoreError;
 use crate::store::session::answer_watch::AnswerLimit;
-use crate::store::session::answer_watch::SaidProcess;
+use crate::store::session::answer_watch::BackendKeyPid;
 use crate::store::session::dial;
 use crate::store::session::dial::DialKind;
 use crate::store::session::dial::dial;
@@ -298,7 +298,7 @@ async fn log_in(
 ) -> Result<SqlSession, StoreError> {
     let at = transport.at().to_owned();
     let answer_limit = AnswerLimit::new(limit);
-    let process = SaidProcess::default();
+    let process = BackendKeyPid::default();
     let transport = transport.answering_within(answer_limit.clone(), process.clone());
     let mut params = server.params.clone();
     // The transport is encrypted, or meant not to be, before tokio-postgres sees it. Direct

@@ -43,11 +43,12 @@ impl AnswerLimit {
     }
 }
 
-/// The process that a login says the server has for the session; a pooler says a number of its own. Clones are one.
+/// The process id of a login's BackendKeyData: that of the server's process, or a number that a pooler makes up. Clones
+/// are one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SaidProcess(Arc<AtomicI32>);
+pub(crate) struct BackendKeyPid(Arc<AtomicI32>);
 
-impl SaidProcess {
+impl BackendKeyPid {
     /// `None` before the login has said it.
     pub(crate) fn pid(&self) -> Option<i32> {
         Some(self.0.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
@@ -58,7 +59,7 @@ impl SaidProcess {
 #[derive(Debug)]
 pub(crate) struct AnswerWatch {
     answer_limit: AnswerLimit,
-    process: SaidProcess,
+    process: BackendKeyPid,
     sent: AnswerMessages,
     heard: AnswerMessages,
     owed: u64,
@@ -68,7 +69,7 @@ pub(crate) struct AnswerWatch {
 }
 
 impl AnswerWatch {
-    pub(crate) fn new(answer_limit: AnswerLimit, process: SaidProcess) -> Self {
+    pub(crate) fn new(answer_limit: AnswerLimit, process: BackendKeyPid) -> Self {
         Self {
             answer_limit,
             process,
@@ -232,7 +233,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_an_answer_that_is_owed_is_missed() {
         let mut answers =
-            AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)), SaidProcess::default());
+            AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)), BackendKeyPid::default());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let silent =
             |answers: &mut AnswerWatch, cx: &mut Context<'_>| answers.poll_silent(cx).is_ready();
@@ -257,7 +258,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dead_session_ends_exactly_when_its_patience_does() {
         for dead in [crate::store::ANSWER_SOON, crate::store::ANSWER_MAX] {
-            let mut answers = AnswerWatch::new(AnswerLimit::new(dead), SaidProcess::default());
+            let mut answers = AnswerWatch::new(AnswerLimit::new(dead), BackendKeyPid::default());
             let start_up = [&8_u32.to_be_bytes()[..], &[0; 4]].concat();
             let began = Instant::now();
             let ended = std::future::poll_fn(|cx| {
@@ -276,7 +277,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_copy_owes_one_answer() {
         let mut answers =
-            AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)), SaidProcess::default());
+            AnswerWatch::new(AnswerLimit::new(Duration::from_secs(10)), BackendKeyPid::default());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         answers.sent(&8_u32.to_be_bytes(), &mut cx);
         answers.sent(&[0; 4], &mut cx);

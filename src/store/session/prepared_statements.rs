@@ -29,7 +29,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
-use crate::store::session::answer_watch::SaidProcess;
+use crate::store::session::answer_watch::BackendKeyPid;
 use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
@@ -44,7 +44,7 @@ const PREPARED_FOR: u32 = 500;
 /// What a session has prepared, and what it will.
 #[derive(Debug)]
 pub(crate) struct PreparedStatements {
-    process: SaidProcess,
+    process: BackendKeyPid,
     table: Mutex<StatementTable>,
 }
 
@@ -65,7 +65,7 @@ struct KnownStatement {
 
 impl PreparedStatements {
     /// For a session whose login names the process.
-    pub(crate) fn new(process: SaidProcess) -> Self {
+    pub(crate) fn new(process: BackendKeyPid) -> Self {
         Self { process, table: Mutex::default() }
     }
 

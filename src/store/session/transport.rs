@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::store::session::answer_watch::AnswerLimit;
 use crate::store::session::answer_watch::AnswerWatch;
-use crate::store::session::answer_watch::SaidProcess;
+use crate::store::session::answer_watch::BackendKeyPid;
 use crate::store::session::tls;
 
 /// An open connection to a PostgreSQL server, TLS negotiated, nothing said yet.
@@ -58,7 +58,7 @@ impl ServerTransport {
     pub(crate) fn answering_within(
         mut self,
         answer_limit: AnswerLimit,
-        process: SaidProcess,
+        process: BackendKeyPid,
     ) -> Self {
         self.answers = Some(AnswerWatch::new(answer_limit, process));
         self

@@ -2,18 +2,16 @@
 
 use std::num::NonZeroU16;
 use std::time::Duration;
-use std::time::Instant;
 
 use serde_json::json;
 use walhook::testing::flow::partition::PartitionNumber;
 
-use super::BOOKS;
 use super::DELIVER;
 use super::ENDPOINTS;
 use super::OneNode;
 use super::TAIL;
 use super::one_node;
-use super::told;
+use super::wait_for_all;
 use super::write;
 use crate::support::postgres::wait_for_text;
 use crate::support::receiver::Answer;
@@ -56,14 +54,7 @@ async fn is_whole_under_another_name(test: &str, roles: &[&[&str]]) {
         members.push(Service::start_as(role, &toml).await);
     }
     write(sql, 10..20, 2).await;
-    let all = 60 * ENDPOINTS;
-    let deadline = Instant::now() + AMPLE;
-    while told(&receiver.requests()).len() < all {
-        let come = told(&receiver.requests()).len();
-        assert!(Instant::now() < deadline, "{come} of {all} have come");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    wait_for_text(sql, BOOKS, &format!("{all} {all} 0")).await;
+    wait_for_all(sql, receiver, 20, 2).await;
     let books = "SELECT string_agg(delivered::text, ' ') FROM walhook.balance WHERE endpoint ~ 'renamed|e0'";
     assert_eq!(sql.text(books).await, "60", "{name}");
     for member in &mut members {
