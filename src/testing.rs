@@ -319,8 +319,11 @@ pub mod store {
         pub use crate::store::error::StoreError;
     }
     pub mod flush {
+        pub use crate::store::flush::JoinedFlush;
+        pub use crate::store::flush::PartitionFlush;
         pub use crate::store::flush::StateFlush;
         pub use crate::store::flush::commit;
+        pub use crate::store::flush::commit_joined;
     }
     pub mod migrate {
         pub use crate::store::migrate::apply;

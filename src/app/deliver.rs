@@ -34,6 +34,8 @@ use crate::ha::partition_share::ShareStep;
 use crate::ha::partition_share::next_step;
 use crate::ha::partition_state;
 use crate::ha::tail_relay;
+use crate::ledger::joined_flushes::FlushTicks;
+use crate::ledger::joined_flushes::JoinedFlushes;
 use crate::pipeline::crash_guard::SuspectLock;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
@@ -122,8 +124,23 @@ impl App {
         let share = lanes::share_of(settings);
         let count = relay.partitions;
         let suspect_lock = SuspectLock::default();
-        let common =
-            PartitionContext { broker, budget, share, snapshots, all, count, suspect_lock };
+        let (joined, joiner) = JoinedFlushes::open(settings.state.clone());
+        let stop = tasks.stop_token();
+        tasks.spawn("the flushes of all partitions", async move {
+            joiner.run(stop).await;
+            Ok(())
+        });
+        let flushes = (joined, FlushTicks::new());
+        let common = PartitionContext {
+            broker,
+            budget,
+            share,
+            snapshots,
+            all,
+            count,
+            suspect_lock,
+            flushes,
+        };
         let membership = Membership {
             settings: settings.clone(),
             relay,

@@ -110,6 +110,7 @@ pub(super) fn ledger(
         backfills: handles.backfills.clone(),
         feed: handles.feed.clone(),
         settled_is_awaited: false,
+        ticks: None,
     };
     Ledger::new(&handles.metrics, terms)
 }

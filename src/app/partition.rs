@@ -38,6 +38,8 @@ use crate::ha::state::TakenState;
 use crate::lane::in_flight_total::InFlightTotal;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerParts;
+use crate::ledger::joined_flushes::FlushTicks;
+use crate::ledger::joined_flushes::JoinedFlushes;
 use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::crash_guard::SuspectLock;
 use crate::pipeline::handles::SharedHandles;
@@ -74,6 +76,8 @@ pub(super) struct PartitionContext {
     /// How many partitions there are.
     pub(super) count: NonZeroU16,
     pub(super) suspect_lock: SuspectLock,
+    /// Who commits what is due in several partitions, and when it is.
+    pub(super) flushes: (JoinedFlushes, FlushTicks),
 }
 
 impl PartitionContext {
@@ -105,7 +109,9 @@ pub(super) async fn start(
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let shutdown = ShutdownStages::default();
-    let PartitionContext { broker, budget, share, snapshots, all, count, suspect_lock } = common;
+    let PartitionContext { broker, budget, share, snapshots, all, count, suspect_lock, flushes } =
+        common;
+    let (joined, ticks) = flushes;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (ended_in, _ledger_ended) = oneshot::channel();
@@ -144,7 +150,7 @@ pub(super) async fn start(
         stored: Lsn::ZERO,
         copies: None,
         settled: settled_in,
-        writer: taken.writer,
+        writer: taken.writer.joining(joined),
         event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         write_backs: written,
         shown: snapshot.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
@@ -155,6 +161,7 @@ pub(super) async fn start(
         backfills: handles.backfills.clone(),
         feed: handles.feed.clone(),
         settled_is_awaited: true,
+        ticks: Some(ticks),
     };
     let kept = Ledger::new(&handles.metrics, ledger).run(opened, reports, edits);
     let last_flush_deadline = shutdown.clone().last_flush_deadline(tasks.stop_token(), writable);

@@ -67,7 +67,8 @@ impl<T: FlushTarget + 'static> Ledger<T> {
 
     /// There is something to commit within this time, whatever else is to be committed later.
     pub(super) fn due_within(&mut self, wait: Duration) {
-        let at = Instant::now() + wait;
+        let now = Instant::now();
+        let at = self.ticks.map_or(now + wait, |ticks| ticks.after(now, wait));
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 

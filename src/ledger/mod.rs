@@ -17,7 +17,9 @@
 //! | `attempt_rows` | The rows of the push log that an attempt makes, as far as it keeps them |
 //! | `backfilled` | Tells the backfills which of their chunks are settled or parked |
 //! | `endpoint_names` | What indexes of endpoints and versions of their set mean: names, and who took what |
+//! | `flush_session` | The session that flushes are committed with, opened anew when it was lost |
 //! | `flushing` | When the ledger flushes, and what follows |
+//! | `joined_flushes` | Commits what is due in several partitions of a process in one transaction |
 //! | `live_books` | The books at this moment, in the metrics |
 //! | `live_feed` | Attempts as they are made, for whoever looks on |
 //! | `outcome_log` | One log line per final outcome |
@@ -36,7 +38,9 @@
 mod attempt_rows;
 pub(crate) mod backfilled;
 pub(crate) mod endpoint_names;
+mod flush_session;
 mod flushing;
+pub(crate) mod joined_flushes;
 mod live_books;
 pub(crate) mod live_feed;
 pub(crate) mod outcome_log;
@@ -82,6 +86,7 @@ use crate::flow::watermark::Watermark;
 use crate::ledger::backfilled::BackfillProgress;
 use crate::ledger::endpoint_names::EndpointNames;
 use crate::ledger::endpoint_names::ServingEndpoints;
+use crate::ledger::joined_flushes::FlushTicks;
 use crate::ledger::live_books::LiveBooks;
 use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::pending::PendingFlush;
@@ -142,6 +147,8 @@ pub(crate) struct LedgerParts<T = StateConnection> {
     pub feed: AttemptFeed,
     /// Another process waits for what is settled: it is written down soon, also where nothing else is to be.
     pub settled_is_awaited: bool,
+    /// When other ledgers of the process flush, too; without it an outcome waits for as long as it may.
+    pub ticks: Option<FlushTicks>,
 }
 
 /// How often an endpoint's outage is told.
@@ -205,6 +212,7 @@ pub(crate) struct Ledger<T = StateConnection> {
     backfills: BackfillProgress,
     feed: AttemptFeed,
     settled_is_awaited: bool,
+    ticks: Option<FlushTicks>,
     /// What the last flush said is settled.
     written: Option<Position>,
     flush_seconds: Histogram,
@@ -297,6 +305,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             backfills: terms.backfills,
             feed: terms.feed,
             settled_is_awaited: terms.settled_is_awaited,
+            ticks: terms.ticks,
             written: None,
             flush_seconds: metrics.ledger_flush(),
             sightings: RaisedValues::default(),

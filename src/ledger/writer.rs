@@ -15,18 +15,20 @@ use crate::config::settings::ServerSettings;
 use crate::flow::lsn::Lsn;
 use crate::flow::time::Timestamp;
 use crate::flow::time::whole_millis;
+use crate::ledger::flush_session::FlushSession;
+use crate::ledger::joined_flushes::JoinedFlushes;
 use crate::ledger::state_status::StateStatus;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::crash_records;
 use crate::store::error::StoreError;
 use crate::store::flush;
+use crate::store::flush::PartitionFlush;
 use crate::store::flush::StateFlush;
 use crate::store::migrate::schema_check;
 use crate::store::ownership::StateOwnership;
 use crate::store::partitions;
 use crate::store::session::backend;
-use crate::store::session::backend::BackendSession;
 use crate::store::state_error::StateError;
 
 /// First and longest wait before a failed flush is tried again.
@@ -90,10 +92,11 @@ pub(crate) trait FlushTarget: Send {
 /// The right to write, and a session to do it with.
 #[derive(Debug)]
 pub(crate) struct StateConnection {
-    server: ServerSettings,
-    session: Option<SqlSession>,
-    /// The server's process for the session, or for the one that was lost.
-    backend: Option<BackendSession>,
+    session: FlushSession,
+    /// Whoever commits what is due in other partitions as well.
+    joined: Option<JoinedFlushes>,
+    /// The last flush that was to be joined was not committed so: the next goes by itself, and tells why.
+    alone: bool,
     ownership: StateOwnership,
     retention_days: u32,
 }
@@ -108,9 +111,16 @@ impl StateWriter {
         status: StateStatus,
     ) -> Self {
         session.answer_within(store::ANSWER_SOON);
-        let session = Some(session);
-        let target = StateConnection { server, session, backend: None, ownership, retention_days };
+        let session = FlushSession::of(server, session);
+        let target =
+            StateConnection { session, joined: None, alone: false, ownership, retention_days };
         Self::to(target, writable, status)
+    }
+
+    /// Commits together with other partitions of the process what may be.
+    pub(crate) fn joining(mut self, joined: JoinedFlushes) -> Self {
+        self.target.joined = Some(joined);
+        self
     }
 
     /// The slot that is written for, and the epoch.
@@ -189,30 +199,29 @@ impl<T: FlushTarget> StateWriter<T> {
 }
 
 impl StateConnection {
-    /// Makes sure that there is a session. One that was lost may be in the middle of a flush on the
-    /// server, which has not noticed, and hold the locks that the next one needs.
-    async fn connect(&mut self, answer_limit: Duration) -> Result<(), StateError> {
-        if self.session.is_some() {
-            return Ok(());
+    /// Whether the flush was committed together with others.
+    async fn was_joined(&mut self, flush: &StateFlush) -> bool {
+        let Some(joined) = self.joined.as_ref().filter(|_| !self.alone && flush.may_be_joined())
+        else {
+            return false;
+        };
+        let part = PartitionFlush { ownership: self.ownership.clone(), flush: flush.clone() };
+        let is_committed = joined.commit(part).await;
+        if is_committed {
+            self.ownership.committed(flush.settled);
         }
-        let session = store::connect_within(&self.server, answer_limit).await?;
-        if let Some(lost) = self.backend.take()
-            && backend::end_backend(&session.client, &lost).await?
-        {
-            tracing::info!(pid = lost.pid, "ended the lost session in PostgreSQL");
-        }
-        self.session = Some(session);
-        Ok(())
+        self.alone = !is_committed;
+        is_committed
     }
 }
 
 impl FlushTarget for StateConnection {
     fn is_open(&self) -> bool {
-        self.session.is_some()
+        self.session.get().is_some()
     }
 
     fn close(&mut self) {
-        self.session = None;
+        self.session.close();
     }
 
     async fn commit(
@@ -220,30 +229,30 @@ impl FlushTarget for StateConnection {
         flush: &StateFlush,
         answer_limit: Duration,
     ) -> Result<(), StateError> {
-        self.connect(answer_limit).await?;
-        let Some(session) = &mut self.session else { return Ok(()) };
-        session.answer_within(answer_limit);
-        if self.backend.is_none() {
-            self.backend = Some(backend::backend(&session.client).await?);
+        if self.was_joined(flush).await {
+            return Ok(());
         }
+        let session = self.session.open(answer_limit).await?;
         let error = match flush::commit(session, &mut self.ownership, flush).await {
             Err(error) if schema_check::is_of_tables(&error) => error,
-            outcome => return outcome,
+            outcome => {
+                self.alone &= outcome.is_err();
+                return outcome;
+            }
         };
         // What the session is in the middle of does not matter: it is given up.
-        match store::connect_within(&self.server, answer_limit).await {
+        match store::connect_within(self.session.server(), answer_limit).await {
             Ok(fresh) => Err(schema_check::named(&fresh.client, error).await),
             Err(_away) => Err(error),
         }
     }
 
     async fn wal_end(&mut self) -> Option<Lsn> {
-        let session = self.session.as_ref()?;
-        backend::wal_end(&session.client).await.ok()
+        backend::wal_end(&self.session.get()?.client).await.ok()
     }
 
     async fn say_stopped(&mut self) {
-        let Some(session) = &self.session else { return };
+        let Some(session) = self.session.get() else { return };
         if let Err(error) = crash_records::stopped(&session.client, &self.ownership).await {
             tracing::debug!(%error, "cannot note the clean end");
         }
@@ -254,13 +263,12 @@ impl FlushTarget for StateConnection {
         now: Timestamp,
         answer_limit: Duration,
     ) -> Result<(), StateError> {
-        self.connect(answer_limit).await?;
-        let Some(mut session) = self.session.take() else { return Ok(()) };
+        let mut session = self.session.take(answer_limit).await?;
         // Left closed after an error: the flush opens another one.
         session.answer_within(store::ANSWER_MAX);
         partitions::ensure_ahead(&mut session.client, now).await?;
         partitions::drop_old(&session.client, now, self.retention_days).await?;
-        self.session = Some(session);
+        self.session.put_back(session);
         Ok(())
     }
 }

@@ -10,9 +10,13 @@
 //! statements that do not need one another's answer.
 
 mod epoch_fence;
+mod joined;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
+use futures_util::future::try_join_all;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -57,6 +61,10 @@ use crate::store::sql::chunks;
 use crate::store::state_error::StateError;
 use crate::store::write_backs;
 use crate::store::write_backs::OutcomeTally;
+
+pub use joined::JoinedFlush;
+pub use joined::PartitionFlush;
+pub use joined::commit_joined;
 
 /// Everything that one flush commits. What is empty costs nothing.
 #[derive(Clone, Debug, Default)]
@@ -175,8 +183,7 @@ pub async fn commit(
         }
     }
     outcome?;
-    ownership.flushed = number;
-    ownership.passed = flush.settled.or(ownership.passed);
+    ownership.committed(flush.settled);
     Ok(())
 }
 
@@ -189,55 +196,82 @@ async fn attempt(
     let SqlSession { client, statements, .. } = session;
     // Its answer is waited for: without a transaction, each statement would be one.
     let tx = statements.begin(client).await?;
-    let mut refused = false;
-    match Box::pin(write(tx, ownership, number, flush, &mut refused)).await {
-        Err(_) if refused => epoch_fence::refusal(client, ownership, number).await,
+    let refused = AtomicBool::new(false);
+    let steps = [PartitionStep { ownership, number, flush }];
+    match Box::pin(write(tx, &steps, ownership, flush, &refused)).await {
+        Err(_) if refused.load(Ordering::Relaxed) => {
+            epoch_fence::refusal(client, ownership, number).await
+        }
         outcome => outcome,
     }
 }
 
+/// How far a partition comes by a flush.
+struct PartitionStep<'a> {
+    ownership: &'a StateOwnership,
+    /// Of the flush.
+    number: i64,
+    flush: &'a StateFlush,
+}
+
+/// Moves the progress of each partition on, and adds `rows`, which are those of all of them; `ownership` is that of
+/// any. Tells `refused` if a partition is not ours.
 async fn write(
     mut tx: StateTransaction<'_>,
+    steps: &[PartitionStep<'_>],
     ownership: &StateOwnership,
-    number: i64,
-    flush: &StateFlush,
-    refused: &mut bool,
+    rows: &StateFlush,
+    refused: &AtomicBool,
 ) -> Result<(), StateError> {
-    let lock = lock_params(&ownership.slot, ownership.partition);
     // In this order on the wire. A row may be finished and parked anew by the same flush.
     tokio::try_join!(
         biased;
-        tx.execute(LOCK, &lock),
-        epoch_fence::pass(&tx, ownership, number, flush, refused),
-        parked_rows::finish(&tx, ownership, &flush.finished),
-        resend::close(&tx, ownership, &flush.resent),
-        write_backs::resent(&tx, ownership, &flush.resent),
-        write_backs::count(&tx, ownership, &flush.write_backs),
-        seen_values::add(&tx, ownership, &flush.seen),
-        seen_values::forget(&tx, ownership, &flush.forget),
-        pass(&tx, ownership, flush.settled),
-        backfill_moves::add(&tx, ownership, &flush.moved),
-        backfills::step(&tx, ownership, &flush.backfilled),
-        books::add(&tx, ownership, &flush.books),
-        books::change_common(&tx, ownership, &flush.common),
-        push_totals::add(&tx, ownership, &flush.totals),
-        move_endpoint_watermarks(&tx, ownership, &flush.endpoint_watermarks),
-        note_settled_ahead(&tx, ownership, &flush.settled_ahead),
-        letter_rows::insert(&tx, ownership, &flush.dead),
+        try_join_all(steps.iter().map(|step| move_on(&tx, step, refused))),
+        parked_rows::finish(&tx, ownership, &rows.finished),
+        resend::close(&tx, ownership, &rows.resent),
+        write_backs::resent(&tx, ownership, &rows.resent),
+        write_backs::count(&tx, ownership, &rows.write_backs),
+        seen_values::add(&tx, ownership, &rows.seen),
+        seen_values::forget(&tx, ownership, &rows.forget),
+        backfill_moves::add(&tx, ownership, &rows.moved),
+        backfills::step(&tx, ownership, &rows.backfilled),
+        books::add(&tx, ownership, &rows.books),
+        books::change_common(&tx, ownership, &rows.common),
+        push_totals::add(&tx, ownership, &rows.totals),
+        move_endpoint_watermarks(&tx, ownership, &rows.endpoint_watermarks),
+        letter_rows::insert(&tx, ownership, &rows.dead),
     )?;
-    parked_rows::park(&mut tx, ownership, &flush.parked).await?;
-    parked_rows::repark(&tx, ownership, &flush.reparked).await?;
-    let mut logged = push_log::copy(&tx, ownership, &flush.attempts, &flush.batches).await?;
-    if !flush.renames.is_empty()
+    parked_rows::park(&mut tx, ownership, &rows.parked).await?;
+    parked_rows::repark(&tx, ownership, &rows.reparked).await?;
+    let mut logged = push_log::copy(&tx, ownership, &rows.attempts, &rows.batches).await?;
+    if !rows.renames.is_empty()
         && let Some(copy) = logged.take()
     {
         copy.finish().await?;
     }
-    for rename in &flush.renames {
+    for rename in &rows.renames {
         renames::carry_over(&tx, ownership, rename).await?;
     }
     failpoint::reached("before_commit");
     failpoint::during("commit_sent", end(tx, logged)).await
+}
+
+/// What is a partition's own: its lock, the fence, what its settled prefix passes, what is settled beyond it.
+async fn move_on(
+    tx: &StateTransaction<'_>,
+    step: &PartitionStep<'_>,
+    refused: &AtomicBool,
+) -> Result<(), StateError> {
+    let &PartitionStep { ownership, number, flush } = step;
+    let lock = lock_params(&ownership.slot, ownership.partition);
+    tokio::try_join!(
+        biased;
+        tx.execute(LOCK, &lock),
+        epoch_fence::pass(tx, ownership, number, flush, refused),
+        pass(tx, ownership, flush.settled),
+        note_settled_ahead(tx, ownership, &flush.settled_ahead),
+    )?;
+    Ok(())
 }
 
 /// Ends the COPY, if one is open, and the transaction.

@@ -28,6 +28,12 @@ impl StateOwnership {
         Self { slot, partition, epoch: 0, flushed: 0, passed: None, unicode: false }
     }
 
+    /// The next flush is committed, with this end of the settled prefix.
+    pub(crate) fn committed(&mut self, settled: Option<Position>) {
+        self.flushed += 1;
+        self.passed = settled.or(self.passed);
+    }
+
     pub fn slot(&self) -> &Arc<str> {
         &self.slot
     }

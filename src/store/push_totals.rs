@@ -3,6 +3,7 @@
 //! The ledger adds to them in the transaction of its flush, as it does to the books: what was not flushed
 //! comes again, and is counted then.
 
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -46,6 +47,17 @@ impl PushTotals {
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl AddAssign for PushTotals {
+    fn add_assign(&mut self, more: Self) {
+        let Self { succeeded, failed, timed, response_micros, last_push } = more;
+        self.succeeded += succeeded;
+        self.failed += failed;
+        self.timed += timed;
+        self.response_micros += response_micros;
+        self.last_push = self.last_push.max(last_push);
     }
 }
 

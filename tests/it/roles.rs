@@ -152,6 +152,11 @@ async fn what_a_tail_reads_is_delivered_by_others_once_and_in_order_and_confirme
     write(sql, 0..200, 4).await;
     wait_for_all(sql, receiver, 200, 4).await;
     assert_eq!(repeated(receiver), 0);
+    // What is due in several partitions is written by one transaction.
+    let together =
+        "SELECT max(count) FROM (SELECT count(DISTINCT endpoint) FROM walhook.push_log_events
+                     GROUP BY xmin::text) AS transactions";
+    assert_eq!(sql.text(together).await, ENDPOINTS.to_string());
     // The slot does not keep what was delivered: WAL of others moves it on.
     let caught_up = format!(
         "SELECT pg_wal_lsn_diff(confirmed_flush_lsn, '{}') >= 0 FROM pg_replication_slots

@@ -5,6 +5,7 @@ mod backlog;
 mod dead_letters;
 mod flush_cost;
 mod flushes;
+mod joined;
 mod migrations;
 mod partitions;
 mod prepared;

@@ -12,6 +12,7 @@ use crate::clock::since_boot;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
+use crate::ledger::joined_flushes::FlushTicks;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::pump::outbox::PumpOutbox;
 use crate::pipeline::pump::relay_pump::LackedMessages;
@@ -135,6 +136,7 @@ fn books(state: &ModelState, names: &[Arc<str>]) -> LedgerStart {
         common: CommonCounts::default(),
         totals: PushTotals::default(),
         settled_is_awaited: true,
+        ticks: Some(FlushTicks::new()),
     }
 }
 

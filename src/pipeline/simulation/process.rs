@@ -29,6 +29,7 @@ use crate::lane::overflow_delay::WalHold;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerParts;
 use crate::ledger::backfilled::BackfillProgress;
+use crate::ledger::joined_flushes::FlushTicks;
 use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::replayed::ReplayProgress;
 use crate::ledger::state_status::StateStatus;
@@ -223,6 +224,7 @@ async fn join(parts: RunParts, started: StagesOfRun) -> anyhow::Result<()> {
             common: state.common.clone(),
             totals: state.totals,
             settled_is_awaited: false,
+            ticks: None,
         }
     };
     let resumed = |registry: &ModelRegistry| {
@@ -247,6 +249,7 @@ pub(super) struct LedgerStart {
     pub(super) common: CommonCounts,
     pub(super) totals: PushTotals,
     pub(super) settled_is_awaited: bool,
+    pub(super) ticks: Option<FlushTicks>,
 }
 
 /// Where a source was left.
@@ -360,6 +363,7 @@ pub(super) fn ledger(
         backfills: BackfillProgress::default(),
         feed: AttemptFeed::default(),
         settled_is_awaited: begun.settled_is_awaited,
+        ticks: begun.ticks,
     };
     Ledger::new(&parts.metrics, terms)
 }

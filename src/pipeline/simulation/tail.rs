@@ -77,6 +77,7 @@ pub(super) async fn join(
             common: state.common.clone(),
             totals: state.totals,
             settled_is_awaited: false,
+            ticks: None,
         };
         (state.settled(PartitionNumber::SOURCE), start)
     };

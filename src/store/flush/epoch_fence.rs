@@ -1,5 +1,8 @@
 //! The first statement of a flush: whether the slot is still ours, and this is the next flush.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -34,13 +37,13 @@ const REFUSAL: SqlState = SqlState::INVALID_TEXT_REPRESENTATION;
 /// Fails on the server if the slot is not ours or this is not the next flush.
 ///
 /// # Errors
-/// That the statement failed. `refused` says whether that was the fence.
+/// That the statement failed. `refused` is told if that was the fence.
 pub(super) async fn pass(
     tx: &StateTransaction<'_>,
     ownership: &StateOwnership,
     number: i64,
     flush: &StateFlush,
-    refused: &mut bool,
+    refused: &AtomicBool,
 ) -> Result<u64, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, ownership.slot.as_ref());
@@ -52,7 +55,9 @@ pub(super) async fn pass(
     params.put(Type::TIMESTAMPTZ, flush.confirmed_at);
     params.put(Type::INT4, ownership.partition.raw());
     let outcome = tx.execute(FENCE, &params).await;
-    *refused = outcome.as_ref().is_err_and(|error| error.sqlstate() == Some(&REFUSAL));
+    if outcome.as_ref().is_err_and(|error| error.sqlstate() == Some(&REFUSAL)) {
+        refused.store(true, Ordering::Relaxed);
+    }
     outcome
 }
 
