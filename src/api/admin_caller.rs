@@ -1,4 +1,4 @@
-//! Asks whoever administers endpoints, on behalf of a request, and waits for the answer.
+//! Asks the administration of endpoints, on behalf of a request, and waits for the answer.
 //!
 //! ```text
 //! request ─▶ endpoints, source, webhook_api ─ AdminCall ─▶ [admin_caller] ─▶ the administration
@@ -25,7 +25,7 @@ use crate::api::requests::endpoint_calls::AdminRefusal;
 use crate::api::requests::endpoint_calls::AdminRequest;
 use crate::api::surface::HttpSurface;
 
-/// How long a call may take. What it does is done, whether somebody waits for it or not.
+/// How long a call may take. What it does is done, whether the client waits for it or not.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Who asks: the address, and whether a token was shown. The token itself is in no book.

@@ -70,7 +70,7 @@ fn unknown(stranger: &str) -> ProblemResponse {
 }
 
 /// The name in `name` or `name:port`, in lower case and without a last dot. `None` for everything
-/// else, so that nobody reads it in another way than whoever sent it.
+/// else, so that nobody reads it in another way than its sender.
 fn name(authority: &str) -> Option<String> {
     let end = match authority.starts_with('[') {
         true => authority.find(']')? + 1,

@@ -4,7 +4,7 @@
 //! accept ─▶ [connections] ─▶ a task for each ─▶ routes
 //! ```
 //!
-//! Whoever holds half a request open must not keep `/health` from being answered, nor a shutdown
+//! A client that holds half a request open must not keep `/health` from being answered, nor a shutdown
 //! from ending. So heads have a deadline; where the limit is reached, the connection that has been
 //! waiting for a request for the longest makes room; and where all of them are being answered, the
 //! last few places are for [`ESSENTIAL`] alone.
@@ -43,7 +43,7 @@ use crate::api::refusals::RefusalCounter;
 
 /// Connections at a time: half of the files that a process may have open by default.
 const CONNECTIONS_MAX: usize = 512;
-/// Further ones, for whoever looks after the process.
+/// Further ones, for what looks after the process.
 const RESERVE: usize = 32;
 /// What those may ask.
 const ESSENTIAL: [&str; 2] = ["/health", "/ready"];

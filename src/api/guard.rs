@@ -94,7 +94,7 @@ pub(crate) async fn require_known_host(
     request: Request,
     next: Next,
 ) -> Response {
-    // Whoever has the token is no page that came by chance.
+    // A client with the token is no page that came by chance.
     if surface.token.is_some() {
         return next.run(request).await;
     }

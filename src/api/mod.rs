@@ -7,7 +7,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `admin_caller` | Asks whoever administers endpoints, on behalf of a request |
+//! | `admin_caller` | Asks the administration of endpoints, on behalf of a request |
 //! | `allowed_hosts` | By which names walhook may be asked while there is no token |
 //! | `answers` | What answers are made of: their types, their words, and errors |
 //! | `connections` | The connections of the HTTP surface |

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use crate::telemetry::metrics::HTTP_REFUSALS;
 use crate::telemetry::metrics::WalhookMetrics;
 
-/// A line for each reason, at most so often: whoever knocks must not fill the disk.
+/// A line for each reason, at most so often: a stranger must not fill the disk.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Wrong tokens that are answered at once: a person who mistypes waits for nothing.
 const TOKENS_AT_ONCE: u32 = 5;
-/// After those, one is answered in this time, whoever asks.
+/// After those, one is answered in this time, for all clients together.
 const TOKEN_EVERY: Duration = Duration::from_millis(100);
 /// No wrong token waits longer.
 const TOKEN_WAIT_MAX: Duration = Duration::from_secs(30);

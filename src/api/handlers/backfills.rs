@@ -4,7 +4,7 @@
 //! request ─▶ [backfills] ─ BackfillRequest ─▶ the service: looks at the table ─▶ walhook.backfills
 //! ```
 //!
-//! An order is looked at by whoever reads the rows; all else is a row of the state, which the service looks
+//! An order is looked at by the service that reads the rows; all else is a row of the state, which it looks
 //! at before each chunk.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! `/api/v1/endpoints`: endpoints that are made, changed and removed while walhook runs.
 //!
-//! The calls are answered one after the other, so that nobody changes what somebody else has just
+//! The calls are answered one after the other, so that no client changes what another has just
 //! read; only tests of endpoints run beside them.
 
 use axum::Json;

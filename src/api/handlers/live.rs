@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Nothing waits for a reader, and a reader costs the same however much is delivered: it is shown the
-//! newest attempts and told how many there were besides. Whoever does not read is dropped, and told so
+//! newest attempts and told how many there were besides. One that does not read is dropped, and told so
 //! by an event of its own.
 
 use std::convert::Infallible;

@@ -118,8 +118,8 @@ pub(crate) async fn health() -> Json<LifeSign> {
     Json(LifeSign { status: "ok", version: env!("CARGO_PKG_VERSION") })
 }
 
-/// Changes flow; with `?standby=ok` also: this one stands by for the one that has them flow. For whoever
-/// replaces one walhook after the other and waits until the next one is ready: it cannot be, before the
+/// Changes flow; with `?standby=ok` also: this one stands by for the one that has them flow. For an operator
+/// who replaces one walhook after the other and waits until the next one is ready: it cannot be, before the
 /// one that has the slot is gone.
 pub(crate) async fn ready(
     State(surface): State<HttpSurface>,
@@ -132,7 +132,7 @@ pub(crate) async fn ready(
     if !in_the_way.is_empty() {
         return Err(ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, in_the_way.join("; ")));
     }
-    // The others are served; whoever watches this is to hear of these all the same.
+    // The others are served; the monitoring is to see these all the same.
     let refused = surface.refused.list().into_iter().map(|(name, _)| name);
     Ok(Json(ReadySign { status: "ready", endpoints_refused: refused.collect() }))
 }
@@ -274,7 +274,7 @@ fn problems(
     };
     let source = surface.source.view();
     let ready = surface.source.readiness(Instant::now());
-    // Whoever stands by does what it is there for.
+    // A standby does what it is there for.
     if let (Err(reason), false) = (&ready, source.state == "standby") {
         problem("source", reason.clone(), "see `walhook check` and the log");
     }

@@ -66,7 +66,7 @@ pub(crate) fn guarded() -> Vec<RouteOperation> {
     groups.into_iter().flatten().map(guard).collect()
 }
 
-/// What whoever stands before an operation refuses.
+/// What is refused before an operation is reached.
 pub(crate) fn guard(operation: RouteOperation) -> RouteOperation {
     let refusals = [
         SharedRefusal::WrongQuestion,

@@ -1,4 +1,4 @@
-//! What the surface asks of whoever reads rows that were there before, and what comes of it.
+//! What the surface asks of the backfill service, and what comes of it.
 
 use std::fmt;
 use std::sync::Arc;

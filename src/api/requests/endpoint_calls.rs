@@ -1,4 +1,4 @@
-//! What the surface asks of whoever administers endpoints, and what comes of it.
+//! What the surface asks of the administration of endpoints, and what comes of it.
 
 use std::sync::Arc;
 use std::sync::OnceLock;

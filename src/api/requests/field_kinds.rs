@@ -95,7 +95,7 @@ impl PartialSchema for IsoTime {
 
 impl ToSchema for IsoTime {}
 
-/// A moment that somebody asks for, or a day.
+/// A moment that a client asks for, or a day.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AskedTime(pub(crate) Timestamp);
 

@@ -20,7 +20,7 @@ const SESSIONS: usize = 2;
 /// A question is about one message.
 const STATEMENT_MAX: Duration = Duration::from_secs(5);
 
-/// How long somebody waits for a session.
+/// How long a request waits for a session and its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where messages are looked up, if `[messages]` says so. Clones share it.

@@ -2,8 +2,8 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `backfill_calls` | What is asked of whoever reads rows that were there before |
-//! | `endpoint_calls` | What is asked of whoever administers endpoints |
+//! | `backfill_calls` | What is asked of the backfill service |
+//! | `endpoint_calls` | What is asked of the administration of endpoints |
 //! | `endpoint_document` | The document that an endpoint is made of, as the API takes and shows it |
 //! | `endpoint_pages` | Which of many endpoints a list shows |
 //! | `field_kinds` | Kinds of fields in requests and answers |

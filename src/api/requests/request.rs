@@ -115,7 +115,7 @@ impl FromRequest<HttpSurface> for SentBody {
     }
 }
 
-/// A body of JSON that is read by somebody else, such as the reader of the configuration; nothing at all is an
+/// A body of JSON that another part reads, such as the reader of the configuration; nothing at all is an
 /// empty object.
 pub(crate) struct JsonDocument<T>(pub(crate) Value, pub(crate) PhantomData<T>);
 

@@ -20,7 +20,7 @@ const SESSIONS: usize = 2;
 /// A question that takes longer is about too much.
 const STATEMENT_MAX: Duration = Duration::from_secs(15);
 
-/// How long somebody waits for a session before being told that the state is away.
+/// How long a request waits for a session before it is answered that the state is away.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers the questions of the HTTP surface from the state's database.
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct StateQueries {
     pool: SessionPool,
     slot: String,
-    /// Wakes whoever sends again.
+    /// Wakes the resender.
     asked: Arc<Notify>,
     /// Of which attempts the push log keeps bodies.
     bodies: LoggedBodies,
