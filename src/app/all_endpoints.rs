@@ -1,5 +1,5 @@
-//! What a worker knows of all endpoints, of whichever partition: it answers whoever asks and changes them, and those
-//! of its partitions follow.
+//! What a worker knows of all endpoints, of whichever partition: its administration answers the API and changes
+//! them, and those of its partitions follow.
 //!
 //! ```text
 //! api ─ calls ─▶ administration ─▶ registry of all ─ mirror ─▶ registries of the partitions

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
-//! and sending would delay reading. So have the lanes: neither a flush nor whoever asks the API holds
+//! and sending would delay reading. So have the lanes: neither a flush nor a client of the API holds
 //! up a delivery. All the rest shares the main thread, the source's feedback included.
 //!
 //! The HTTP surface comes first: it answers while this process stands by for the slot, too.
@@ -29,7 +29,7 @@
 //! | `partition` | The stages of a partition's owner |
 //! | `sampling` | Samples of the metrics for the page |
 //! | `scrape` | What `/metrics` shows beside what is counted |
-//! | `stages` | The stages of whoever has the slot |
+//! | `stages` | The stages of the slot's holder |
 //! | `surface` | The HTTP surface |
 //! | `tail` | `walhook tail` |
 

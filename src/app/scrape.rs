@@ -1,4 +1,4 @@
-//! Brings the gauges up to date when somebody looks.
+//! Brings the gauges up to date before a scrape or a sample reads them.
 
 use std::sync::Arc;
 use std::sync::OnceLock;

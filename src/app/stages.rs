@@ -1,4 +1,4 @@
-//! The stages of whoever has the slot, built, and joined by their channels.
+//! The stages of the slot's holder, built, and joined by their channels.
 
 use std::sync::Arc;
 
@@ -229,7 +229,7 @@ fn start_backfills(
     orders
 }
 
-/// Admits backfills, which whoever has the slot carries out. Returns the way to it.
+/// Admits backfills, which the slot's holder carries out. Returns the way to it.
 pub(super) fn admit_backfills(
     settings: &Settings,
     handles: &SharedHandles,

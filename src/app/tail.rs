@@ -96,7 +96,7 @@ pub(crate) async fn tail(
         is_whole || settings.endpoints.iter().any(|endpoint| endpoint.takes(rule))
     };
     let taken: Vec<bool> = settings.events.iter().map(is_taken).collect();
-    // Whoever takes events by a value of their row is named with each one that it gets.
+    // An endpoint that takes events by a value of their row is named with each one that it gets.
     let is_named = !is_whole && settings.endpoints.iter().all(|endpoint| endpoint.only.is_some());
     let own_slot = settings.postgres.slot;
     settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
@@ -155,7 +155,7 @@ pub(crate) async fn tail(
     Ok(shown?)
 }
 
-/// Shows an event in each shape that somebody gets it in.
+/// Shows an event in each shape that an endpoint gets it in.
 fn each_shape(
     routed: RoutedEvent,
     show: &mut impl FnMut(Arc<Event>) -> std::io::Result<()>,
