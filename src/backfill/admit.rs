@@ -1,4 +1,4 @@
-//! What is looked at before a backfill is ordered: that its rows can be read, and that somebody gets them.
+//! What is looked at before a backfill is ordered: that its rows can be read, and that an endpoint gets them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const COUNT_MAX: Duration = Duration::from_secs(30);
 pub(super) async fn answer(service: &BackfillContext, request: BackfillRequest) {
     let BackfillRequest::Order { wishes, dry_run, count, outcome } = request else { return };
     let answered = order(service, &wishes, dry_run, count).await;
-    outcome.send(answered).ok(); // whoever asked may have gone
+    outcome.send(answered).ok(); // the client of the API may have gone
 }
 
 async fn order(

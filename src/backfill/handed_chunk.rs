@@ -57,7 +57,7 @@ impl HandedChunk<'_> {
         }
     }
 
-    /// Waits for what becomes of it, and looks meanwhile whether somebody has stopped the backfill.
+    /// Waits for what becomes of it, and looks meanwhile whether an operator has stopped the backfill.
     async fn seen(&mut self) -> Result<OutcomeSeen, RunError> {
         loop {
             tokio::select! {
@@ -86,7 +86,7 @@ impl HandedChunk<'_> {
 /// What is known of a chunk's fate.
 enum OutcomeSeen {
     Told(ChunkOutcome),
-    /// Somebody has paused or cancelled the backfill.
+    /// An operator has paused or cancelled the backfill.
     Stopped,
     /// walhook ends.
     Closed,

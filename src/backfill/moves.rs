@@ -1,8 +1,8 @@
 //! Rows that get another key while a backfill reads their table along it.
 //!
 //! Pure. A row that moves from beyond the cursor to before it is in no chunk: the chunk that had its new place
-//! was read before it came there, and the chunk that has its old one sees that it has gone. Whoever takes updates
-//! is told by that one; all others would not know of it. So each such row is looked for where it is, by its
+//! was read before it came there, and the chunk that has its old one sees that it has gone. Endpoints that take
+//! updates get this one; all others would not know of it. So each such row is looked for where it is, by its
 //! key, once all else has been read. Where the cursor stands is not known here, and need not be: a row that is
 //! read twice is no harm.
 

@@ -8,7 +8,7 @@ use crate::flow::backfill::BackfillId;
 use crate::store::backfills;
 use crate::store::backfills::BackfillState;
 
-/// How often a backfill that waits looks whether somebody has paused or cancelled it.
+/// How often a backfill that waits looks whether an operator has paused or cancelled it.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Whether nobody has paused or cancelled it.

@@ -57,7 +57,7 @@ const AHEAD_MAX_AGE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) enum RunEnd {
     Done,
-    /// Somebody has paused or cancelled it.
+    /// An operator has paused or cancelled it.
     Stopped,
     /// walhook ends.
     Closed,
@@ -89,7 +89,7 @@ pub(crate) struct BackfillRun<'s> {
 }
 
 impl<'s> BackfillRun<'s> {
-    /// Runs it to its end, or until somebody wants otherwise.
+    /// Runs it to its end, or until an operator pauses or cancels it.
     pub(crate) async fn run(
         service: &'s BackfillContext,
         stored: StoredBackfill,

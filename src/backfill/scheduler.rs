@@ -59,7 +59,7 @@ impl BackfillService {
         }
     }
 
-    /// Answers orders until `stop`, and leaves it to whoever has the slot to carry them out.
+    /// Answers orders until `stop`, and leaves it to the slot's holder to carry them out.
     ///
     /// # Errors
     /// There are none: the signature is that of a task.

@@ -12,7 +12,7 @@ use crate::telemetry::metrics::RereadReason;
 
 impl BackfillRun<'_> {
     /// Waits until the transactions are over that may have changed the table before its changes were
-    /// remembered: what they did is visible then. `false`: somebody has stopped it.
+    /// remembered: what they did is visible then. `false`: an operator has stopped it.
     pub(super) async fn wait_for_writers(&mut self) -> Result<bool, RunError> {
         let mut said = Instant::now();
         let before = reader::writers(self.source.rows(), &self.facts).await?;
@@ -35,7 +35,7 @@ impl BackfillRun<'_> {
     }
 
     /// Waits until the standby has replayed all that was streamed before changes were remembered. `false`:
-    /// somebody has stopped it.
+    /// an operator has stopped it.
     pub(super) async fn wait_for_replay(&mut self) -> Result<bool, RunError> {
         let end = self.source.end().await?;
         let mut said = Instant::now();
@@ -56,8 +56,8 @@ impl BackfillRun<'_> {
         Ok(true)
     }
 
-    /// A moment of a longer wait, which has the status say now and then what it is for. `false`: somebody
-    /// has stopped it.
+    /// A moment of a longer wait, which has the status say now and then what it is for. `false`: an
+    /// operator has stopped it.
     async fn wait_on(
         &mut self,
         said: &mut Instant,
@@ -88,7 +88,7 @@ impl BackfillRun<'_> {
         self.say(Some(&reason)).await
     }
 
-    /// Waits until it is time for the next chunk. `false`: somebody has stopped it.
+    /// Waits until it is time for the next chunk. `false`: an operator has stopped it.
     pub(super) async fn rest_until(&self, due: Instant) -> Result<bool, RunError> {
         while let Some(wait) =
             due.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
