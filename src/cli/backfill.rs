@@ -226,7 +226,7 @@ fn is_watched(json: bool) -> bool {
     !json && std::io::stdout().is_terminal()
 }
 
-/// Draws the progress until all of them have ended. Whoever ends this ends the looking only.
+/// Draws the progress until all of them have ended. Ending this ends the looking only.
 fn watch(asker: &ApiClient, ids: &[i64]) -> Result<(), CommandError> {
     for id in ids {
         let (begun, mut first) = (Instant::now(), None);

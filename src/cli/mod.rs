@@ -176,7 +176,7 @@ impl GlobalOptions {
         config::load(&self.config_path(), &env)
     }
 
-    /// `[http]` alone, for whoever only asks a running walhook: what the rest needs, such as the database's
+    /// `[http]` alone, for commands that only ask a running walhook: what the rest needs, such as the database's
     /// URL, need not be there. Without a file, what walhook does without one.
     ///
     /// # Errors

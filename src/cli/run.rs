@@ -105,7 +105,7 @@ async fn serve(
     loop {
         let is_ending = CancellationToken::new();
         let app = App::start(settings.clone()).await?;
-        // Whoever asks it finds it where it was.
+        // Its clients find it where it was.
         settings.http.listen = app.address();
         let reloads = app.reloads();
         let app = app.with_consent(consent).with_role(role).skipping(skip_transaction);

@@ -1,4 +1,4 @@
-//! `walhook schema`: what the bodies of events look like, for whoever receives them.
+//! `walhook schema`: what the bodies of events look like, for the receivers.
 
 use clap::Args;
 use clap::ValueEnum;

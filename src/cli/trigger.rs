@@ -1,4 +1,4 @@
-//! `walhook trigger`: a test event of a certain type, for whoever writes a receiver.
+//! `walhook trigger`: a test event of a certain type, for the author of a receiver.
 
 use anyhow::anyhow;
 use clap::Args;

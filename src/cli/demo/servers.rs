@@ -61,7 +61,7 @@ pub(super) fn receiver_behaviour() -> anyhow::Result<ReceiverBehaviour> {
     })
 }
 
-/// Progress for whoever waits; if nobody reads it, the fetch goes on all the same.
+/// Progress for the user who waits; if nobody reads it, the fetch goes on all the same.
 fn tell(text: &str) {
     drop(terminal::note(text));
 }

@@ -159,7 +159,7 @@ impl ImportDraft {
         out
     }
 
-    /// What the parser has against it, so that whoever converts is told and not whoever starts walhook.
+    /// What the parser has against it, so that it is known at the conversion and not at the start of walhook.
     pub(crate) fn problems(&self) -> Vec<String> {
         let env = |name: &str| match name {
             name if name.starts_with("PG") => None,

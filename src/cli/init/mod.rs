@@ -240,7 +240,7 @@ impl Init {
         }
         if database.shown.starts_with('$') {
             let url = address::shown(&database.server, &survey.role.name, &survey.database);
-            // Whoever has set it is not told to do so again.
+            // Where it is set, it is no step to set it.
             if variable().as_deref().and_then(address::of_variable).as_ref() != Some(&url) {
                 steps.push(format!("export {DATABASE_VARIABLE}={url}"));
             }

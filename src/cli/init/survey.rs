@@ -34,7 +34,7 @@ pub(crate) struct DatabaseSurvey {
 pub(crate) enum StateSchema {
     Missing,
     There {
-        /// Somebody else whose tables are in it, and whom the role is not a member of.
+        /// Another role whose tables are in it, and which this role is not a member of.
         tables_of: Option<String>,
     },
 }
