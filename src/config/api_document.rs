@@ -4,7 +4,7 @@
 //! JSON ─▶ TOML text ─ tree ─▶ [endpoint], as for the file ─▶ Endpoint, or every problem at once
 //! ```
 //!
-//! Whoever writes such a document is not the operator of this host: it names no environment
+//! A client of the API is not the operator of this host: its document names no environment
 //! variables and no files, dials public addresses only unless the configuration lists others, and
 //! its filter is short and does not loop. What is secret in it can be taken out, to be sealed.
 
@@ -94,7 +94,7 @@ fn read_noting(
     Some(endpoint)
 }
 
-/// Reads the keys of an `[[endpoint]]`, whoever has written them.
+/// Reads the keys of an `[[endpoint]]`, of the API and of rows alike.
 pub(super) fn read_members(
     notes: &ProblemNotes<'_>,
     members: &Map<String, Json>,
@@ -234,8 +234,8 @@ pub(crate) fn masked_url(text: &str) -> String {
     }
 }
 
-/// Puts what `before` has in the place of what [`masked`] shows of it: whoever gives back what was
-/// shown changes nothing.
+/// Puts what `before` has in the place of what [`masked`] shows of it: a client that gives back what
+/// was shown changes nothing.
 pub(crate) fn unmask(document: &mut Json, before: &Json) {
     visit(document, String::new(), &mut |pointer, text| {
         let Some(Json::String(known)) = before.pointer(pointer) else { return };
@@ -248,7 +248,7 @@ pub(crate) fn unmask(document: &mut Json, before: &Json) {
 }
 
 /// The credentials that a document with masks keeps of `before` though its URL, or the one that tokens are
-/// fetched from, leads to another origin: by key, each once. They would be shown to whoever is there. What
+/// fetched from, leads to another origin: by key, each once. They would be sent there. What
 /// signs is none of them, since it is never sent.
 pub(crate) fn carried_off(document: &Json, before: &Json) -> Vec<String> {
     let is_moved = |pointer: &str| {

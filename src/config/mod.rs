@@ -4,8 +4,8 @@
 //! file ─ text ─▶ toml ─ tree with places ─▶ [reader, field] ─▶ one file per section ─▶ Settings
 //! ```
 //!
-//! Every problem is noted with its line and key, and reading goes on: whoever starts walhook sees
-//! all of them at once. Past this module a value of [`Settings`] is valid.
+//! Every problem is noted with its line and key, and reading goes on: the operator sees all of
+//! them at once. Past this module a value of [`Settings`] is valid.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -350,7 +350,7 @@ fn read_endpoints(
     endpoints
 }
 
-/// A name that somebody has is not free to be one that another had.
+/// A name that an endpoint has is not free to be one that another had.
 fn refuse_unclear_renames(root: &TomlSection<'_>, endpoints: &[Endpoint], taken: &[String]) {
     let mut had = Vec::new();
     for endpoint in endpoints {

@@ -239,7 +239,7 @@ fn read_retry(mut section: TomlSection<'_>, terms: &mut EndpointTerms) {
         if longest > terms.retry_cap && section.has("cap") {
             section.note("cap", "is shorter than the longest of `delays`: raise it");
         }
-        // A cap that nobody wrote here gives way to the delays that somebody did.
+        // A cap that was not written here gives way to the delays, which were.
         terms.retry_cap = terms.retry_cap.max(longest);
         terms.retry_delays = delays;
     } else if terms.retry_interval > terms.retry_cap {

@@ -1,7 +1,7 @@
 //! `tls`, `proxy` and `http2` of an `[[endpoint]]`: how it is reached.
 //!
 //! There is no key that turns verification off: a receiver with a certificate of its own is trusted
-//! by naming it, or whoever signed it, in `tls.ca`.
+//! by naming it, or the authority that signed it, in `tls.ca`.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

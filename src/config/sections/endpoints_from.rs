@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A row is read by the same readers as an `[[endpoint]]`, so that a URL or a secret means the same.
-//! Whoever writes rows is not the operator of this host: a value of a row is never more than a value,
+//! The writer of a row is not the operator of this host: a value of a row is never more than a value,
 //! names no variable and no file, and its address has to be public unless `private` says otherwise.
 //!
 //! A row that is no endpoint still takes the events of one, so that nobody takes them for delivered:
@@ -356,7 +356,7 @@ impl EndpointsFrom {
         Some(Endpoint { only: self.only(row), ..endpoint }.because_unusable(why))
     }
 
-    /// What is wrong with a row that brings expressions of its own: whoever may write rows chooses where events
+    /// What is wrong with a row that brings expressions of its own: the writer of a row chooses where events
     /// go, not what of them.
     fn evaluated_from(&self, row: &Map<String, Json>) -> Option<String> {
         let members = self.template.as_object()?.iter();

@@ -102,7 +102,7 @@ fn state_server(
     server_of(&field)
 }
 
-/// The server of a connection URL. One that lies in a file is looked at again when somebody logs in.
+/// The server of a connection URL. One that lies in a file is looked at again at each login.
 fn server_of(field: &FieldReader<'_>) -> Option<ServerSettings> {
     let text = field.secret()?;
     let server = postgres_url::parse(text.reveal().trim(), field.env());

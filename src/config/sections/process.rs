@@ -52,7 +52,7 @@ const BODY_LIMITS: RangeInclusive<u64> = 0..=(1 << 20);
 const RETENTION_DAYS: u32 = 7;
 const RETENTIONS: RangeInclusive<u32> = 1..=3650;
 
-/// A month, in which somebody may ask what became of it.
+/// A month, in which an operator may ask what became of it.
 const CLOSED_DAYS: u32 = 30;
 
 /// Quick for people, and slow for a receiver that has just come back.

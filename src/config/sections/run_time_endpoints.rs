@@ -47,7 +47,7 @@ pub struct WebhookApi {
 }
 
 impl RunTimeSettings {
-    /// Whether somebody means to make endpoints over the API.
+    /// Whether the file means endpoints to be made over the API.
     pub(crate) fn is_wanted(&self) -> bool {
         self.is_written || self.webhook_api.is_some()
     }

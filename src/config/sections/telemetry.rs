@@ -1,7 +1,7 @@
 //! `[telemetry]`, and OpenTelemetry's own variables for what it leaves open.
 //!
-//! Without the section none of the variables is looked at: whoever sets them for other programs of a
-//! machine has not asked walhook for anything.
+//! Without the section none of the variables is looked at: they may be set for other programs of the
+//! machine.
 
 mod variables;
 

@@ -28,7 +28,7 @@ pub struct EventRule {
     /// Columns whose values order events; empty means the primary key.
     pub order_by: Vec<String>,
     pub payload: PayloadSettings,
-    /// How JSON values stand in bodies, whoever's shape they are in.
+    /// How JSON values stand in bodies, also in those that an endpoint's own payload shapes.
     pub json: JsonForm,
     pub write_back: Option<WriteBackSettings>,
     pub dedupe: Option<DedupeSettings>,
@@ -39,7 +39,7 @@ pub struct EventRule {
 /// Where events get the trace of their writer from.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TraceSource {
-    /// Whether somebody is told of traces: a collector, or receivers.
+    /// Whether a collector or receivers are told of traces.
     pub is_wanted: bool,
     /// A column that holds it; where it does not, the transaction's message.
     pub column: Option<String>,

@@ -25,11 +25,11 @@ pub struct InboundSettings {
     pub sources: Vec<InboundSource>,
 }
 
-/// Somebody who calls.
+/// A system that calls back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InboundSource {
     pub name: String,
-    /// Where he calls, such as `/api/v1/webhooks/wechat/api`.
+    /// Where it calls, such as `/api/v1/webhooks/wechat/api`.
     pub path: String,
     pub scheme: InboundScheme,
     /// How far a signed time may be from now, in both directions; `None`: it is not judged.
@@ -79,13 +79,13 @@ pub struct HmacCallbacks {
 /// What a callback is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CallbackKind {
-    /// What somebody wrote.
+    /// What a user wrote.
     Message,
     /// What became of a message that was sent.
     Status,
     /// A click, a reply, a forward.
     Interaction,
-    /// Somebody joined or left, and everything that is not known.
+    /// A user joined or left, and everything that is not known.
     System,
 }
 

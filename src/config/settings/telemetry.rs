@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::config::secret::Secret;
 
-/// Nothing at all unless somebody asks for it.
+/// Nothing at all unless the configuration asks for it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TelemetrySettings {
     /// Whether requests carry `traceparent`.

@@ -33,7 +33,7 @@ fn read_text_within(path: &Path, bytes_max: u64, time: Duration) -> Result<Strin
     let (done, read) = mpsc::channel();
     let own = path.to_owned();
     let reader = thread::Builder::new().name("a file".to_owned());
-    // Whoever asked may have stopped waiting.
+    // The caller may have stopped waiting.
     let started = reader.spawn(move || done.send(read_all(own, bytes_max)).ok());
     started.map_err(|error| FileError::Unreadable(error.to_string()))?;
     match read.recv_timeout(time) {

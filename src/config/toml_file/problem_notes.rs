@@ -15,7 +15,7 @@ pub(crate) struct ProblemNotes<'a> {
     pub(crate) file: &'a str,
     pub(crate) text: &'a str,
     env: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether the text comes from somebody who must not see this host's variables and files.
+    /// Whether the text comes from outside: its writer must not see this host's variables and files.
     is_foreign: bool,
     problems: RefCell<Vec<ConfigProblem>>,
     pub(crate) consequences: RefCell<ConsequenceNotes>,

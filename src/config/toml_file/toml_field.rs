@@ -311,7 +311,7 @@ impl<'a> FieldReader<'a> {
     fn secret_of_env(&self) -> Option<String> {
         let name = self.string()?;
         if !is_variable_name(&name) {
-            // Whoever writes the secret itself here must not find it in a log.
+            // An operator may have written the secret itself here: it must not stand in a log.
             return self.refuse("is not the name of an environment variable");
         }
         self.notes.env()(&name)
