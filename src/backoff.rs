@@ -1,4 +1,4 @@
-//! Waits that grow with each failure, with full jitter: for whoever connects again after a loss.
+//! Waits that grow with each failure, with full jitter: for tries to connect again after a loss.
 //!
 //! Full jitter (each wait is drawn evenly from zero to a growing ceiling) spreads many clients that
 //! lost the same server better than a wait with a little noise does. Source: "Exponential Backoff

@@ -7,7 +7,7 @@
 //!
 //! The server's clock may be set, too. Set back, it is followed at once. Set ahead, it is believed
 //! when it has stayed so for as long as events live: until then rows from before would look older
-//! than they are. Whoever is about to drop an event as too old has the clock measured anew first
+//! than they are. The pump, when it is about to drop an event as too old, has the clock measured anew first
 //! ([`DatabaseClock::renewed`]).
 
 use std::sync::Arc;
@@ -48,7 +48,7 @@ struct ClockShared {
     steps: Mutex<ClockSteps>,
     /// When the question of the last measurement was asked, since boot.
     asked: watch::Sender<Option<Duration>>,
-    /// Somebody waits for a measurement.
+    /// The pump waits for a measurement.
     wanted: Notify,
 }
 
@@ -120,7 +120,7 @@ impl ClockSteps {
 }
 
 impl Default for DatabaseClock {
-    /// For whoever drops nothing.
+    /// For `walhook tail`, which drops nothing.
     fn default() -> Self {
         Self::new(Duration::ZERO)
     }
@@ -182,7 +182,7 @@ impl DatabaseClock {
         drop(asked.wait_for(|asked| asked.is_some_and(|asked| asked >= moment)).await);
     }
 
-    /// Ends when somebody waits for a measurement.
+    /// Ends when the pump waits for a measurement.
     pub(crate) async fn wanted(&self) {
         self.shared.wanted.notified().await;
     }
