@@ -7,7 +7,7 @@
 //!
 //! The server's clock may be set, too. Set back, it is followed at once. Set ahead, it is believed
 //! when it has stayed so for as long as events live: until then rows from before would look older
-//! than they are. The pump, when it is about to drop an event as too old, has the clock measured anew first
+//! than they are. Before it drops an event as too old, the pump has the clock measured anew
 //! ([`DatabaseClock::renewed`]).
 
 use std::sync::Arc;

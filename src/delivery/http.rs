@@ -393,8 +393,8 @@ impl EndpointClient {
         }
     }
 
-    /// Closes the connections that no request has at the moment: for whoever makes a single one, after which nobody
-    /// may look after them.
+    /// Closes the connections that no request has at the moment: for a test of an endpoint, which makes a single
+    /// one, after which nobody may look after them.
     pub fn close_idle(&self) {
         self.connections.close_idle();
     }

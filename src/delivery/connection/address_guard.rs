@@ -1,8 +1,8 @@
 //! Which addresses may be dialled: the guard against server-side request forgery.
 //!
 //! Pure. `network` asks it about every address that a name resolves to, and `http` about a URL
-//! whose host is an address; whoever saves an endpoint asks [`check_host`] as well, so that a bad
-//! one is refused early. Ranges: IANA's special-purpose address registries (RFC 6890 and later).
+//! whose host is an address; the administration asks [`check_host`] as well when an endpoint is saved,
+//! so that a bad one is refused early. Ranges: IANA's special-purpose address registries (RFC 6890 and later).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -66,7 +66,7 @@ impl fmt::Display for AddressKind {
     }
 }
 
-/// Never dialled, whoever wrote the endpoint: these answer anyone with credentials of the machine.
+/// Never dialled, even where the operator wrote the endpoint: these answer anyone with credentials of the machine.
 /// AWS, Google, Azure and most others; Oracle; Alibaba; Azure's host agent.
 const METADATA_V4: &[(Ipv4Net, AddressKind)] = &[
     (Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16), AddressKind::Metadata),

@@ -7,8 +7,8 @@
 //!                        └ if it can be used on ┘
 //! ```
 //!
-//! There is no task for an HTTP/1.1 connection and no hand-over between tasks: whoever uses it polls
-//! it. An idle one is not polled, so whether it was closed meanwhile is looked at before it is used, and
+//! There is no task for an HTTP/1.1 connection and no hand-over between tasks: the attempt that uses it
+//! polls it. An idle one is not polled, so whether it was closed meanwhile is looked at before it is used, and
 //! from time to time.
 
 use std::error::Error;

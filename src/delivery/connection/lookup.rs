@@ -141,7 +141,7 @@ impl Lookups {
     }
 }
 
-/// The same error for somebody else.
+/// The same error, for another that waits for the look-up.
 fn same(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),

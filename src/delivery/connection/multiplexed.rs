@@ -1,5 +1,5 @@
-//! The HTTP/2 connection to one endpoint: one for all of its requests, made by whoever needs it
-//! first, while the others wait.
+//! The HTTP/2 connection to one endpoint: one for all of its requests, made by the first that
+//! needs it, while the others wait.
 //!
 //! Unlike those of HTTP/1.1 it is nobody's own, so it has tasks; they end with it. It has a maximum age
 //! as those have: what is in flight on an old one ends there, and what comes next makes another.
@@ -110,7 +110,7 @@ impl Http2Connection {
     /// Gives up a connection that has ended or come to its age, or that nobody uses while sockets
     /// are scarce. What is in flight on it ends there.
     pub(crate) fn tidy(&self, is_scarce: bool) {
-        // Whoever holds it is making one.
+        // The request that holds it is making one.
         let Ok(mut current) = self.current.try_lock() else { return };
         if current.as_ref().is_some_and(|c| !c.is_good() || (is_scarce && c.streams.is_idle())) {
             *current = None;

@@ -80,7 +80,7 @@ impl LargeAttempt {
         let (mut moved, mut sent) = (Instant::now(), 0);
         loop {
             if self.wanted.changed().await.is_err() {
-                // Whoever wants memory is gone, with everything else.
+                // The memory budget is gone, with everything else.
                 std::future::pending::<()>().await;
             }
             let now = self.sent.load(Ordering::Relaxed);

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 /// Until the peer has said how many streams it takes. It does so at once, as a rule.
 pub(crate) const STREAMS_AT_FIRST: usize = 1;
 
-/// How often the peer's number is looked at while somebody waits.
+/// How often the peer's number is looked at while a request waits.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The streams of one connection.
@@ -24,7 +24,7 @@ pub(crate) struct Streams {
     state: Mutex<State>,
     /// A permit may have become free, or the connection has ended.
     changed: Notify,
-    /// Somebody waits.
+    /// A request waits.
     asked: Notify,
 }
 
@@ -46,7 +46,7 @@ impl Default for State {
 #[derive(Debug)]
 pub(crate) struct StreamPermit(Arc<Streams>);
 
-/// Counts somebody who waits, also if it is given up.
+/// Counts a request that waits, also if it is given up.
 struct Waiting<'s>(&'s Streams);
 
 impl Streams {
@@ -99,7 +99,7 @@ impl Streams {
         }
     }
 
-    /// Ends when the peer's number is worth a look, because somebody waits.
+    /// Ends when the peer's number is worth a look, because a request waits.
     pub(crate) async fn wanted(&self) {
         self.asked.notified().await;
         tokio::time::sleep(LOOK_EVERY).await;

@@ -2,8 +2,8 @@
 //!
 //! A certificate that one of them has signed, and also one of them itself: `openssl req -x509` makes a
 //! certificate that says of itself to be an authority (CA:TRUE), which a server must not show by the rules
-//! of the web, and which people use all the same. Whoever shows exactly the named one, and has its key, is
-//! meant; that it bears the name and is valid at the time is still asked for.
+//! of the web, and which people use all the same. A server that shows exactly the named one, and has its key,
+//! is meant; that it bears the name and is valid at the time is still asked for.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Access tokens of WeCom applications: one per corporation and secret for the whole process.
 //!
-//! Whoever finds none fetches it, within its own deadline, while the others wait for that one. It is
+//! An attempt that finds none fetches it, within its own deadline, while the others wait for that one. It is
 //! used until shortly before it ends. Token and secret stand in URLs, and an answer may repeat them:
 //! nothing leaves here that was not masked.
 

@@ -2,7 +2,7 @@
 //! needs one, kept until shortly before they expire, and fetched anew when the endpoint refuses one
 //! that it took before.
 //!
-//! Whoever finds none fetches it, within its own deadline, while the others wait for that one. The
+//! An attempt that finds none fetches it, within its own deadline, while the others wait for that one. The
 //! issuer is reached as the endpoint is: guarded address, its `tls`, its `proxy`. Nothing that it
 //! says is shown but its error code: the rest may be a secret.
 
@@ -76,7 +76,7 @@ pub(crate) struct AccessToken {
 pub(crate) struct NoToken {
     pub(crate) failure: AttemptFailure,
     /// An issuer that is away costs the deliveries nothing; one that refuses is misconfigured, and
-    /// counts like the endpoint's own refusal, so that somebody hears of it.
+    /// counts like the endpoint's own refusal, so that an operator learns of it.
     pub(crate) reach: AttemptReach,
 }
 
@@ -150,7 +150,7 @@ impl TokenCache {
     /// The endpoint has answered 401 to this token. Whether another one may help: it does if this
     /// one was good before; one that never was is what this issuer gives.
     pub(crate) fn discard(&self, token: &AccessToken) -> bool {
-        // Where it is locked, somebody is renewing it already.
+        // Where it is locked, another attempt is renewing it already.
         if let Ok(mut current) = self.current.try_lock()
             && current.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.proven, &token.proven))
         {

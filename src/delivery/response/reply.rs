@@ -26,7 +26,7 @@ use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
 
 /// The longest body that is read to its end. Reading on costs less than a new connection up to
-/// about this size; beyond, it is somebody's download page.
+/// about this size; beyond, it is a download page.
 const READ_MAX_BYTES: usize = 1024 * 1024;
 
 /// How much of the response's headers is kept.
