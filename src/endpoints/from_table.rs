@@ -101,10 +101,10 @@ pub(crate) struct TableFollower {
 
 /// For whom the table is followed.
 pub(crate) enum FollowerRole {
-    /// Whoever has the slot, alone: it writes down which endpoint each row is, so that one whose name changes stays
+    /// The slot's holder, alone: it writes down which endpoint each row is, so that one whose name changes stays
     /// what it was.
     Alone(StateOwnership),
-    /// Whoever has the slot, and shares it: the others hear of each change.
+    /// The tail: it tells the others of each change.
     Tail(StateOwnership, KnownVersion),
     /// One who delivers.
     Worker,

@@ -59,7 +59,7 @@ use crate::replication::sample::SampleSource;
 use crate::store;
 use crate::store::error::StoreError;
 
-/// Whoever asks waits for 40 s.
+/// The API waits for 40 s.
 const CHECK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Rows to pick one of.
@@ -181,7 +181,7 @@ fn away(error: StoreError) -> AdminRefusal {
     AdminRefusal::new(503, format!("{:#}", anyhow::Error::new(error)))
 }
 
-/// While walhook runs, somebody has its slot, and that is itself.
+/// While walhook runs, its slot is in use, and that is by itself.
 fn is_own_use(finding: &CheckFinding) -> bool {
     matches!(
         finding.refusal,

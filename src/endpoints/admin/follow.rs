@@ -4,8 +4,8 @@
 //! walhook.shared_endpoints (a version) ─▶ [follow] ─ what has changed since ─▶ registry
 //! ```
 //!
-//! Every member does so, several times a second. Whoever has the slot says up to which version it has come, and a
-//! call is answered when it has. Whoever delivers for an endpoint carries out what is wanted of it at once.
+//! Every member does so, several times a second. The tail says up to which version it has come, and a call is
+//! answered when it has. The owner of an endpoint's partition carries out what is wanted of it at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ impl EndpointAdmin {
         followed
     }
 
-    /// As [`EndpointAdmin::follow`]; returns what is not served here, for whoever has asked.
+    /// As [`EndpointAdmin::follow`]; returns what is not served here, for the mirror that has asked.
     pub(super) async fn look_for(&mut self, orders: &RegistryHandle) -> LookOutcome {
         self.follow(orders).await.map_err(|error| format!("{error:#}"))?;
         Ok(self.shared.as_ref().map(SharedEndpoints::unserved).unwrap_or_default())
@@ -129,7 +129,7 @@ impl EndpointAdmin {
             return Ok(()); // nobody shares anything yet
         };
         if shared.epoch != Some(now.epoch) {
-            // Whoever had the slot meanwhile may have raised no version.
+            // The slot's holder meanwhile may have raised no version.
             shared.known.set(-1);
             shared.rows_at = -1;
             shared.table.iter_mut().for_each(|(_, read)| *read = -1);

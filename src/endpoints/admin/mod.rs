@@ -189,7 +189,7 @@ impl EndpointAdmin {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut probes: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
-        // Once is enough: whoever has the slot does it.
+        // Once is enough: the slot's holder does it.
         let keeps_secrets = self.shared.as_ref().is_none_or(SharedEndpoints::has_slot);
         self.stale.retain(|_| keeps_secrets);
         let (mut not_before, mut seal_at) = (Instant::now(), Instant::now());
@@ -225,7 +225,7 @@ impl EndpointAdmin {
                         found = self.look_for(&orders) => found,
                         () = stop.cancelled() => return Ok(()),
                     };
-                    drop(done.send(found)); // whoever has asked may not wait any more
+                    drop(done.send(found)); // the mirror may not wait any more
                 }
                 _ = looks.tick(), if self.shared.is_some() => {
                     tokio::select! {
@@ -353,7 +353,7 @@ enum AdminResult {
     Answer(BoxFuture<'static, AdminOutcome>),
 }
 
-/// Waits until somebody wants to know what other members have changed.
+/// Waits until a mirror wants to know what other members have changed.
 async fn asked_to_follow(
     shared: &mut Option<SharedEndpoints>,
 ) -> Option<oneshot::Sender<LookOutcome>> {

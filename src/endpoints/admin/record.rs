@@ -215,8 +215,8 @@ impl EndpointRecord {
         api_document::masked(&self.document)
     }
 
-    /// Puts the record's secrets in the place of masks: whoever gives back what was shown changes
-    /// none of them.
+    /// Puts the record's secrets in the place of masks: a client that gives back what was shown
+    /// changes none of them.
     pub(crate) fn unmask(&self, document: &mut Json) {
         api_document::unmask(document, &self.document);
     }

@@ -36,7 +36,7 @@ pub(super) fn unknown(name: &str) -> AdminRefusal {
     )
 }
 
-/// Credentials of one host are not sent to another because somebody has corrected a URL.
+/// Credentials of one host are not sent to another because a client has corrected a URL.
 pub(super) fn refuse_carrying_off(
     document: &Json,
     before: &EndpointRecord,

@@ -28,7 +28,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often those are tried again that could not be taken up.
 const UNSERVED_EVERY: Duration = Duration::from_secs(5);
 
-/// How long an answer waits until whoever has the slot keeps to what was changed. It does so in any case.
+/// How long an answer waits until the tail keeps to what was changed. It does so in any case.
 const ROUTED_MAX: Duration = Duration::from_secs(5);
 const ROUTED_EVERY: Duration = Duration::from_millis(25);
 
@@ -90,7 +90,7 @@ impl SharedEndpoints {
         }
     }
 
-    /// The endpoints of this table follow it when somebody says that it has changed.
+    /// The endpoints of this table follow it when the tail says that it has changed.
     pub(crate) fn following(self, table: Option<TableFollower>) -> Self {
         Self { table: table.map(|table| (table, -1)), ..self }
     }
@@ -173,7 +173,7 @@ impl SharedEndpoints {
     }
 }
 
-/// Waits until whoever has the slot keeps to the version, but not for long: it does so in any case.
+/// Waits until the tail keeps to the version, but not for long: it does so in any case.
 pub(super) async fn routed(state: ServerSettings, slot: String, version: i64) {
     let deadline = Instant::now() + ROUTED_MAX;
     let wait = async {

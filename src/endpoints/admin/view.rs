@@ -35,7 +35,7 @@ use crate::endpoints::admin::webhook_api;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot::ListedEndpoint;
 
-/// Within this each webhook has its answer, when all are tested: whoever asks waits for 40 s.
+/// Within this each webhook has its answer, when all are tested: the API waits for 40 s.
 const TESTS_MAX: Duration = Duration::from_secs(32);
 
 impl EndpointAdmin {
@@ -62,7 +62,7 @@ impl EndpointAdmin {
     }
 
     fn shown(&self, shown: &ListedEndpoint) -> ShownEndpoint {
-        // Whoever delivers to it knows more of it.
+        // The registry of its partition knows more of it, where it is served here.
         let served = self.shared.as_ref().map(|shared| shared.partitions().served());
         let served = served.unwrap_or_default();
         let found = served.iter().find_map(|snapshot| snapshot.find(&shown.endpoint.name));

@@ -131,8 +131,8 @@ impl EndpointRegistry {
         self.add(endpoint, origin)
     }
 
-    /// The endpoint gets no more events; `after` those that it has got it is given up, unless somebody else delivers
-    /// to it and says when it is gone.
+    /// The endpoint gets no more events; `after` those that it has got it is given up, unless a partition's owner
+    /// delivers to it and says when it is gone.
     fn leave(&mut self, index: EndpointIndex, after: &mut Vec<(EndpointIndex, LaneChange)>) {
         if let Some(member) = self.members.get_mut(&index) {
             member.is_leaving = true;

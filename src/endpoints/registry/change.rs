@@ -48,7 +48,7 @@ pub(crate) enum EndpointChange {
         endpoint: Box<Endpoint>,
         origin: EndpointOrigin,
     },
-    /// One that was removed: whoever delivered to it owes it nothing more.
+    /// One that was removed: the owner of its partition owes it nothing more.
     Forget(Arc<str>),
     /// There is none of this name any more, and what still comes for it becomes dead letters.
     AddTombstone(Arc<str>),

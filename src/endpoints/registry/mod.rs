@@ -72,7 +72,7 @@ use crate::telemetry::metrics::EndpointMetrics;
 /// Changes of the endpoints on their way to ledger and pump: they are made one after the other.
 const EDITS_MAX: usize = 2;
 
-/// Orders that wait for their turn. Whoever gives more waits.
+/// Orders that wait for their turn. The callers with more wait.
 const ORDERS_MAX: usize = 16;
 
 /// An endpoint that is there when walhook starts.
@@ -334,7 +334,7 @@ impl EndpointRegistry {
         (index, lane)
     }
 
-    /// Whether an endpoint that is removed stays until whoever delivers to it says that it is gone.
+    /// Whether an endpoint that is removed stays until the owner of its partition says that it is gone.
     fn is_kept(&self, index: EndpointIndex) -> bool {
         let member = self.members.get(&index);
         self.endpoint_store.is_of_member()
@@ -385,7 +385,7 @@ impl EndpointRegistry {
         };
         let accounts = listed.iter().filter_map(account).collect();
         let takers = |rule: &RegisteredRule| {
-            // Whoever chooses is named with each event.
+            // An endpoint that chooses is named with each event.
             let takes_all = |e: &Endpoint| e.only.is_none() && e.filter.is_none();
             let takes = |e: &Endpoint| takes_all(e) && e.takes(&rule.settings);
             let takers = self.takers().filter(|(_, member)| takes(&member.endpoint));

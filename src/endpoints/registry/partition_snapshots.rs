@@ -1,4 +1,4 @@
-//! The endpoints of the partitions that a worker owns, for whoever looks: each partition has a registry of its own,
+//! The endpoints of the partitions that a worker owns, for the API and the metrics: each has a registry of its own,
 //! and beside them stands the list of all that there are.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(crate) struct PartitionSnapshots(Arc<SharedRegistries>);
 #[derive(Default)]
 struct SharedRegistries {
     partitions: Mutex<BTreeMap<PartitionNumber, RegistryHandle>>,
-    /// All endpoints that there are, whoever delivers to them.
+    /// All endpoints that there are, of all partitions.
     all: OnceLock<RegistryHandle>,
 }
 

@@ -124,7 +124,7 @@ impl EndpointRegistry {
         Ok(Ok(None))
     }
 
-    /// Where somebody else delivers, they hear of it.
+    /// Where partitions' owners deliver, writes down for them what is wanted.
     async fn order(
         &mut self,
         index: EndpointIndex,

@@ -82,7 +82,7 @@ impl EndpointRegistry {
             let Some(member) = self.members.get_mut(&index) else { continue };
             member.runner.rename(Arc::clone(&to));
             member.renaming = None;
-            // Somebody may have looked at it once more meanwhile.
+            // A sample or a request may have looked at it once more meanwhile.
             self.common.handles.metrics.forget_endpoint(&from);
             self.common.handles.samples.rename(&from, &to);
             tracing::warn!(%from, endpoint = %to, who = by, "endpoint is renamed, and what waits goes along");

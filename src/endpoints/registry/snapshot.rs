@@ -1,4 +1,4 @@
-//! The endpoints as they are now, for whoever looks.
+//! The registry's snapshot: the endpoints as they are now, for all other parts.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -39,7 +39,7 @@ impl EndpointOrigin {
 pub(crate) struct EndpointSnapshot {
     pub(crate) listed: Vec<ListedEndpoint>,
     by_name: HashMap<Arc<str>, usize>,
-    /// Names that somebody is about to lose.
+    /// Names that endpoints are about to lose.
     renaming: HashSet<Arc<str>>,
 }
 

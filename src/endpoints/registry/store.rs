@@ -24,7 +24,7 @@ use crate::store::state_error::StateError;
 
 /// Who writes down what, and by which right.
 enum StoreRole {
-    /// Whoever has the slot, alone, under this epoch.
+    /// The slot's holder, alone, under this epoch.
     Source { epoch: i64 },
     /// One of several members. What is removed its owner forgets.
     Member(KnownVersion),
@@ -60,12 +60,12 @@ impl EndpointStore {
         Self { server, slot, role, session: None }
     }
 
-    /// Whether somebody else delivers, and says when nothing more is owed to an endpoint that was removed.
+    /// Whether partitions' owners deliver, and say when nothing more is owed to an endpoint that was removed.
     pub(super) fn is_of_member(&self) -> bool {
         matches!(self.role, StoreRole::Member(_))
     }
 
-    /// Whether somebody else counts what endpoints do not take.
+    /// Whether the tail counts what endpoints do not take.
     pub(super) fn is_of_partition(&self) -> bool {
         matches!(self.role, StoreRole::Partition(_))
     }
@@ -190,7 +190,7 @@ impl EndpointStore {
         Ok(())
     }
 
-    /// Where somebody else delivers, tells them what is wanted at once.
+    /// Where partitions' owners deliver, writes down for them what is wanted at once.
     ///
     /// # Errors
     /// As [`EndpointStore::pause`].
