@@ -24,7 +24,7 @@ pub const POINTS: &[&str] = &[
     "draining",
 ];
 
-/// Between the commit of a callback's row and the answer to whoever called. No event comes by here.
+/// Between the commit of a callback's row and the answer to its sender. No event comes by here.
 pub const CALLBACK_KEPT: &str = "callback_kept";
 
 /// The slot is there, and the state knows of nothing yet.

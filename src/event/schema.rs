@@ -299,7 +299,7 @@ fn of_expression(expression: &Expression, rule: &EventRule, relation: &Relation)
     }
 }
 
-/// What is other than before, in words: for the log of whoever has altered a table. `before` and `now` are
+/// What is other than before, in words: for the log, when a table was altered. `before` and `now` are
 /// schemas of the same event type.
 pub(crate) fn changes(before: &Value, now: &Value) -> Vec<String> {
     let mut found = Vec::new();

@@ -1,6 +1,6 @@
 //! Who takes the events of a rule: everybody who takes all of them, and those who choose by the row.
 //!
-//! Whoever chooses by a value (`match`, or a filter like `plan == "pro" && total > 10.0`) is found
+//! An endpoint that chooses by a value (`match`, or a filter like `plan == "pro" && total > 10.0`) is found
 //! through a map of the values, so what an event costs does not grow with those who do not take it.
 //! Only filters of another form are evaluated for each event, each of them once, however many
 //! endpoints have it.

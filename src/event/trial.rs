@@ -1,4 +1,4 @@
-//! What one change would come to, without anything being sent: for whoever tries a row.
+//! What one change would come to, without anything being sent: for the administration, which tries a row.
 //!
 //! Goes the way of the stream, through a router of its own, so that what it says is what would happen;
 //! but it remembers nothing, so that no row is a repeat of another.
@@ -36,7 +36,7 @@ pub(crate) fn try_change(
 ) -> Vec<TriedRule> {
     let mut router = EventRouter::new(system, rules, endpoints);
     let mut routed = Vec::new();
-    // What an expression lacks is told to whoever tries, and is no line of the log.
+    // What an expression lacks stands in the answer, and is no line of the log.
     let silent = tracing::subscriber::NoSubscriber::default();
     tracing::subscriber::with_default(silent, || {
         router.route(change, now, |rule, event| routed.push((rule, event)));

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! Parsed once, when the configuration is read. What an expression names is known from then on, so
-//! that only those columns are turned into values, and whoever knows a table can say which of them
-//! it does not have. Language: <https://github.com/google/cel-spec>, without `matches`. What a row gives to
-//! its names is `event`'s.
+//! that only those columns are turned into values, and once a table is known it can be said which
+//! of them it does not have. Language: <https://github.com/google/cel-spec>, without `matches`. What a row gives
+//! to its names is `event`'s.
 //!
 //! | file | holds |
 //! | --- | --- |
