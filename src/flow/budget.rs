@@ -32,11 +32,11 @@ const PRESSED_MAX: u32 = 12;
 pub struct MemoryBudget {
     free: Arc<Semaphore>,
     units: u32,
-    /// Counts how often somebody could not wait any longer.
+    /// Counts how often a taker could not wait any longer.
     pressure: watch::Sender<u64>,
     /// For one share beyond the allowance.
     beyond: Arc<Semaphore>,
-    /// Counts how often somebody found that one taken, too.
+    /// Counts how often a taker found that one taken, too.
     wanted: watch::Sender<u64>,
 }
 
@@ -98,7 +98,7 @@ impl MemoryBudget {
         self.units.div_ceil(4).saturating_mul(3).min(self.units).max(1)
     }
 
-    /// Told each time somebody waits for long: whoever holds what is safe elsewhere gives it back.
+    /// Told each time a taker waits for long: lanes give back what is safe in the backlog.
     pub fn pressure(&self) -> watch::Receiver<u64> {
         self.pressure.subscribe()
     }
@@ -125,10 +125,10 @@ impl MemoryBudget {
         Some(MemoryPermit { share, is_beyond: true })
     }
 
-    /// Waits until `bytes` are free and takes them. Whoever holds what is safe in the backlog is asked to
-    /// give it back, and if that does not help, because it is in flight to an endpoint that hangs, the
+    /// Waits until `bytes` are free and takes them. The lanes are asked to give back what is safe in the
+    /// backlog, and if that does not help, because it is in flight to an endpoint that hangs, the
     /// share is one beyond the allowance: it must not stop the other endpoints. Where that one is taken,
-    /// too, whoever sends something large that does not move gives it up.
+    /// too, an attempt with a large body that does not move gives it up.
     pub async fn take_large(&self, bytes: usize) -> MemoryPermit {
         match bytes < PRESSING_BYTES {
             true => self.take(bytes).await,
@@ -136,7 +136,7 @@ impl MemoryBudget {
         }
     }
 
-    /// The same, however little it is: for whoever keeps another share meanwhile.
+    /// The same, however little it is: for the pump, which keeps another share meanwhile.
     pub async fn take_pressing(&self, bytes: usize) -> MemoryPermit {
         if !self.is_shared() {
             return self.take(bytes).await;

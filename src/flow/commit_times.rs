@@ -1,5 +1,5 @@
-//! When the transactions were committed that positions of the WAL lie behind: for whoever has to say
-//! what a position means.
+//! When the transactions were committed that positions of the WAL lie behind: for the ledger, which
+//! writes the time beside the position that is confirmed.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -177,7 +177,7 @@ impl Event {
 }
 
 /// The few short values of the row that may appear in logs and in the push log, by column: the
-/// primary key, and what the event's rule names. Values are cut and cleaned by whoever makes them.
+/// primary key, and what the event's rule names. Values are cut and cleaned by `event`, which makes them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EventFacts(Vec<(Arc<str>, String)>);
 

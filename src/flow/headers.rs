@@ -10,7 +10,7 @@ use crate::flow::body::escape_into;
 use crate::flow::body::is_plain;
 
 /// Names and values of headers, as the text of one JSON object: they are written down with each
-/// attempt, and read for few. Secret values are masked by whoever puts them in.
+/// attempt, and read for few. Secret values are masked by `delivery`, which puts them in.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct HeaderLines {
     /// The object; empty if there are none.

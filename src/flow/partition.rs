@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 pub struct PartitionNumber(i32);
 
 impl PartitionNumber {
-    /// The source itself, and whoever has its slot: all endpoints that no other partition has. Statements
+    /// The source itself, and the holder of its slot: all endpoints that no other partition has. Statements
     /// name it as `partition = 0`.
     pub const SOURCE: Self = Self(0);
 
