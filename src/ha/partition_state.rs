@@ -1,4 +1,4 @@
-//! What walhook remembers of a partition, taken up by whoever delivers for it.
+//! What walhook remembers of a partition, taken up by its owner.
 
 use std::collections::BTreeSet;
 

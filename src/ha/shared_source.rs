@@ -1,4 +1,4 @@
-//! What whoever has the slot does about the partitions that others deliver for, before it reads anything.
+//! What the slot's holder does about the partitions that others deliver for, before it reads anything.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ pub(crate) async fn take_up(
     wanted: Option<NonZeroU16>,
 ) -> anyhow::Result<TakenEndpoints> {
     let slot = source.slot();
-    // From here on whoever is alone hears of all changes, or members do.
+    // From here on a walhook that is alone makes all changes, or the members do.
     shared_endpoints::begin(&session.client, source, wanted.is_some()).await?;
     rename(settings, session, source).await?;
     let stored = endpoints::load(&session.client, slot).await?;
@@ -67,7 +67,7 @@ pub(crate) async fn take_up(
     let partitions = bring_in_line(settings, session, source, (wanted, &known)).await?;
     // Until now members may have changed some.
     let stored = endpoints::load(&session.client, slot).await?;
-    // Behind the rows: whoever delivers may have to know more than they say, never less.
+    // Behind the rows: workers may have to know more than they say, never less.
     let now = shared_endpoints::look(&session.client, slot).await?;
     known.extend(stored.iter().map(|stored| Arc::from(stored.name.as_str())));
     let endpoint_watermarks =

@@ -236,7 +236,7 @@ impl<'a> SlotWaiter<'a> {
         let known = watched.as_mut().filter(|watched| watched.pid == pid);
         let Some(known) = known else {
             if let Some(session) = &self.session {
-                // Only for whoever looks: who waits, waits without it, too.
+                // Only for `walhook check`: this standby waits without it, too.
                 slot_holder::stand_by(&session.client, &self.settings.postgres.slot).await.ok();
             }
             let words_at = now + WORDS_AFTER;

@@ -203,7 +203,7 @@ impl SettledFollower {
         }
     }
 
-    /// The partitions, and whether somebody could deliver for those that are parked.
+    /// The partitions, and whether a worker could deliver for those that are parked.
     async fn look(
         &self,
         session: &mut Option<SqlSession>,
