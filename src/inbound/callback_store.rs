@@ -119,7 +119,7 @@ impl CallbackWriterTask {
             if count == 0 {
                 return; // nobody can hand anything over any more
             }
-            // Whoever has stopped waiting is not answered; the sender comes again.
+            // A request that has stopped waiting is not answered; the sender comes again.
             gathered.retain(|request| !request.answer.is_closed());
             tables.extend(gathered.iter().map(|request| request.tables.clone()));
             let kept = timeout(STORE_LIMIT, self.keep(&mut session, &mut gathered)).await;
@@ -220,7 +220,7 @@ async fn write(
     callbacks: &[&VerifiedCallback],
 ) -> Result<Vec<CallbackOutcome>, StoreError> {
     let transaction = session.client.transaction().await?;
-    // In one order in every replica: whoever waits for another's row holds none that it waits for.
+    // In one order in every replica: who waits for another's row holds none that the other waits for.
     let mut nonces: Vec<(&str, &str)> = callbacks
         .iter()
         .filter_map(|callback| Some((callback.row.source.as_str(), callback.nonce.as_deref()?)))

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Pure. Read from the right, as far as the addresses are those of trusted proxies: what stands before
-//! the first other one was written by somebody who is not trusted.
+//! the first other one was written by a caller who is not trusted.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;

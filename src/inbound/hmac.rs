@@ -45,7 +45,7 @@ pub(super) fn standard(
             let ours = format!("v1,{}", BASE64_STANDARD.encode(mac(key.reveal(), &content)));
             signatures.split(' ').any(|one| is_same(one.as_bytes(), ours.as_bytes()))
         }
-        // A private key signs; whoever receives has the public one, which is no secret of a source.
+        // A private key signs; walhook has the public one, which is no secret of a source.
         StandardKey::Ed25519(_) => false,
     });
     if !is_signed {

@@ -1,7 +1,7 @@
 //! The inbound listener: connections, TLS, the allow-list, and the order in which a callback is judged.
 //!
-//! A listener of its own, so that the management API need not be public. Whoever holds a connection
-//! open without asking for anything is closed; bodies have a size and a deadline.
+//! A listener of its own, so that the management API need not be public. A connection that is
+//! held open without a request is closed; bodies have a size and a deadline.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

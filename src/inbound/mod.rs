@@ -1,4 +1,4 @@
-//! Callbacks in: whoever signs them is believed, and each becomes one row before it is answered.
+//! Callbacks in: signed ones are believed, and each becomes one row before it is answered.
 //!
 //! ```text
 //! sender ─ HTTP(S) ─▶ listener ─▶ verify ─▶ writer ─ one transaction ─▶ the source's table

@@ -23,7 +23,7 @@ pub(crate) enum InboundRefusal {
     Nonce,
     /// What was signed cannot be decrypted.
     Cipher,
-    /// It was meant for somebody else.
+    /// It was meant for another receiver.
     ReceiveId,
     /// What was decrypted is no message.
     Content,
@@ -63,7 +63,7 @@ impl InboundRefusal {
         }
     }
 
-    /// Nobody learns from it which check failed: whoever may not call, and whoever is not believed.
+    /// No caller learns from it which check failed: 403 where it may not call, 401 where it is not believed.
     pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::Size => StatusCode::PAYLOAD_TOO_LARGE,
@@ -80,7 +80,7 @@ impl InboundRefusal {
         }
     }
 
-    /// What helps whoever runs walhook; the log says it.
+    /// What helps the operator; the log says it.
     pub(crate) const fn hint(self) -> &'static str {
         match self {
             Self::Size => "a callback has at most 256 KiB: who sends this?",

@@ -5,7 +5,7 @@
 //! larger, or not announced ─ its bytes free? ─▶ read ─ too large ─▶ passed over, then 413
 //! ```
 //!
-//! Whoever finds the URL can send bodies, and none of them is believed before all of it is there. Small
+//! Anyone who finds the URL can send bodies, and none of them is believed before all of it is there. Small
 //! ones, as those of WeCom are, wait for nobody; large ones share [`LARGE_TOTAL_BYTES`], so that a thousand of
 //! them that drip hold no more than that. What is too large is read on for a while without being kept:
 //! a sender that still writes would not see its answer.

@@ -15,7 +15,7 @@ use crate::inbound::callback_store::CallbackTables;
 use crate::inbound::refusal::InboundRefusal;
 use crate::telemetry::metrics::InboundMetrics;
 
-/// One log line a reason and source in this time: whoever knows the URL could fill the disk.
+/// One log line a reason and source in this time: anyone who knows the URL could fill the disk.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// A source and its counts. Shared by all connections.

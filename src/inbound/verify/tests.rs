@@ -237,7 +237,7 @@ proptest! {
         prop_assert!(callback(&wecom(true), &request).is_err());
     }
 
-    /// Whoever knows the keys can still not make it panic.
+    /// A caller that knows the keys can still not make it panic.
     #[test]
     fn any_signed_message_is_read_or_refused(message in "(<[a-z/!\\[\\]&;]{0,8}>?|.){0,40}") {
         let _judged: Result<_, _> = callback(&wecom(false), &post(&message, NOW, CORP));

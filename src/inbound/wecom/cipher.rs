@@ -1,6 +1,6 @@
 //! WeCom's callback cipher: AES-256-CBC under the EncodingAESKey, and the envelope within.
 //!
-//! Pure, and never panics: the bytes come from whoever finds the URL. Called only after the signature
+//! Pure, and never panics: the bytes come from anyone who finds the URL. Called only after the signature
 //! has been verified. Format: WeCom developer documentation, "Callbacks and replies" (加解密方案).
 //!
 //! ```text
@@ -57,7 +57,7 @@ pub enum CipherError {
     Padding,
     /// The message's length points beyond the plaintext.
     Envelope,
-    /// It was encrypted for somebody else.
+    /// It was encrypted for another receiver.
     ReceiveId,
 }
 
