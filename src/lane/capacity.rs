@@ -181,7 +181,7 @@ impl LaneCapacity {
                 places.forget();
                 taken
             }
-            // Somebody was quicker: there is another turn.
+            // A sender was quicker: there is another turn.
             Err(_none) => 0,
         }
     }
@@ -199,7 +199,7 @@ impl LaneCapacity {
         self.share.add_permits(freed.weight);
     }
 
-    /// Nobody comes in any more; whoever waits is told.
+    /// Nothing comes in any more; senders that wait are told.
     pub(super) fn close(&self) {
         self.places.free.close();
         self.share.close();

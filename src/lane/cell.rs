@@ -57,7 +57,7 @@ enum CellState {
     },
 }
 
-/// The way into a lane that is there. While somebody has one, the lane does not rest.
+/// The way into a lane that is there. While a sender has one, the lane does not rest.
 #[derive(Clone, Debug)]
 pub(super) struct WorkingLane {
     pub(super) settings: Arc<LaneSettings>,

@@ -154,7 +154,7 @@ pub struct LaneState {
     last_lease: u64,
     settled: Vec<Settlement>,
     freed: FreedDelivery,
-    /// What has come in from the backlog since somebody asked, by weight.
+    /// What has come in from the backlog since the lane's task asked, by weight.
     loaded: usize,
     in_flight_events: usize,
     /// Nothing more is offered, so a batch that is not full has nothing to wait for.

@@ -14,7 +14,7 @@ use crate::lane::capacity::LaneCapacity;
 use crate::lane::core::breaker::BreakerState;
 use crate::lane::core::counts::LaneCounts;
 
-/// Counts of a lane, shared with whoever shows them.
+/// Counts of a lane, shared with the API, the metrics and its senders.
 #[derive(Debug)]
 pub(crate) struct LaneGauges {
     capacity: Arc<LaneCapacity>,

@@ -28,7 +28,7 @@
 //! [`LaneSender`], which takes a place in the lane for each event first; a place becomes free when
 //! the event's settlement has been handed to the ledger. So memory is bounded by the capacity.
 //!
-//! Pressure travels back to whoever sends while the endpoint answers, within the bounds of `WalHold`. Then,
+//! Pressure travels back to the sender while the endpoint answers, within the bounds of `WalHold`. Then,
 //! and at once while the endpoint is out of order or disabled, events overflow into the backlog, where
 //! there is one. They have places of their own, so that a slow ledger still makes the sender wait.
 

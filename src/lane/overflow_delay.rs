@@ -24,7 +24,7 @@ pub(super) const TOGETHER_MAX: Duration = Duration::from_secs(2);
 /// How long an endpoint may take for its first answer ever, while another has nothing to do.
 pub(super) const FIRST_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often somebody who waits looks at how it stands.
+/// How often a sender that waits looks at how it stands.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// An endpoint may take this long to answer and still counts as making progress.

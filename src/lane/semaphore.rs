@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub(super) struct CountedSemaphore {
     size: AtomicUsize,
-    /// Places that are to go, of which somebody has one still.
+    /// Places that are to go, and are taken still.
     owed: AtomicUsize,
     pub(super) free: Semaphore,
 }
@@ -31,7 +31,7 @@ impl CountedSemaphore {
         all.saturating_sub(self.free.available_permits())
     }
 
-    /// Makes it so many. Those that somebody has go when they are given back.
+    /// Makes it so many. Those that are taken go when they are given back.
     pub(super) fn resize(&self, size: usize) {
         let size = limited(size);
         let before = self.size.swap(size, Ordering::Relaxed);

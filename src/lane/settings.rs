@@ -25,7 +25,7 @@ pub struct LaneSettings {
     pub concurrency: NonZeroUsize,
     pub batch: BatchSettings,
     pub ordering: KeyOrdering,
-    /// Events in memory at once. Whoever offers events keeps to it.
+    /// Events in memory at once. Its senders keep to it.
     pub capacity: NonZeroUsize,
     /// What its events in memory may hold in bytes: see [`LaneSettings::weight`].
     pub share_bytes: usize,

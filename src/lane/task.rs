@@ -66,7 +66,7 @@ const FENCE_POLL: Duration = Duration::from_millis(250);
 
 /// Where a lane goes when it has nothing to do.
 pub(super) trait LaneRest: fmt::Debug + Send + Sync {
-    /// The lane goes, unless somebody has a way into it or `is_busy` says that something has come.
+    /// The lane goes, unless a sender has a way into it or `is_busy` says that something has come.
     fn rest(&self, is_busy: &dyn Fn() -> bool) -> bool;
 }
 
@@ -399,7 +399,7 @@ impl LaneTask {
         }
     }
 
-    /// Whoever is waiting for room is told at once: the shutdown may depend on it.
+    /// Senders that wait for room are told at once: the shutdown may depend on it.
     fn stop(&mut self) {
         self.lane.stop();
         self.input.close();

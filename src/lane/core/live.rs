@@ -79,7 +79,7 @@ impl LaneState {
         }
     }
 
-    /// Whether nothing is sent by somebody's order.
+    /// Whether nothing is sent since the endpoint is disabled or paused.
     pub(super) fn is_told_to_rest(&self) -> bool {
         self.is_disabled || self.is_paused
     }
@@ -93,7 +93,7 @@ impl LaneState {
         }
     }
 
-    /// Whether nothing happens before somebody offers or changes something.
+    /// Whether nothing happens before something is offered or changed.
     pub fn is_dormant(&self) -> bool {
         let is_serving = matches!(self.phase, DeliveryPhase::Open | DeliveryPhase::Gone);
         is_serving

@@ -150,8 +150,8 @@ impl KeyOrder {
         self.last.shrink_to_fit();
     }
 
-    /// Orders by another rule from here on: what waits lines up anew, in the order of arrival. Who
-    /// is first may be somebody else then.
+    /// Orders by another rule from here on: what waits lines up anew, in the order of arrival. Another
+    /// may be the first then.
     pub(super) fn reorder(&mut self, ordering: KeyOrdering) {
         self.ordering = ordering;
         self.last.clear();

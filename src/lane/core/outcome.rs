@@ -157,7 +157,7 @@ impl LaneState {
             // It is there, and takes fewer at once.
             AttemptVerdict::Retry { .. } if is_too_much && self.bears_fewer(now) => return false,
             AttemptVerdict::Retry { .. } if exchange.reach == AttemptReach::Nowhere => false,
-            // It did not get through, and yet somebody answered.
+            // It did not get through, and yet an answer with a status came.
             AttemptVerdict::Retry { .. }
                 if exchange.reach == AttemptReach::Unprocessed && exchange.status.is_some() =>
             {

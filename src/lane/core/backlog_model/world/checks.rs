@@ -71,7 +71,7 @@ impl World {
         earlier.map(|(earlier, _)| earlier).collect()
     }
 
-    /// Every place is held by somebody, and memory keeps to the capacity.
+    /// Every place is held or free, and memory keeps to the capacity.
     pub(super) fn check_places(&self) {
         let counts = self.lane.counts();
         let in_memory = counts.queued + counts.in_flight + counts.retrying;
