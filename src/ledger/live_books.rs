@@ -9,7 +9,7 @@
 //! `captured = delivered + filtered + expired + dead + pending` is true at every scrape: only the
 //! ledger changes these numbers, a whole message at once, and it shares its thread with the HTTP
 //! surface, which can look only in between. What was noted of changes for all endpoints alike is put
-//! into their metrics when somebody looks. They run ahead of `walhook.balance` by what is not
+//! into their metrics when these are read. They run ahead of `walhook.balance` by what is not
 //! flushed; what a kill takes back is captured again.
 
 use std::collections::BTreeMap;
@@ -285,8 +285,8 @@ impl LiveBooks {
         self.show_common();
     }
 
-    /// Brings the metrics up to date with what was noted: to be done whenever somebody looks, so that
-    /// it costs nothing while nobody does.
+    /// Brings the metrics up to date with what was noted: to be done before they are read, so that it
+    /// costs nothing while nobody reads them.
     pub(crate) fn refresh(&mut self) {
         if self.notes.is_empty() {
             return;
@@ -429,7 +429,7 @@ impl EndpointBooks {
     }
 }
 
-/// A letter is no more. One that somebody has deleted in SQL meanwhile is not counted already.
+/// A letter is no more. One that was deleted in SQL meanwhile is not counted already.
 fn one_less(letters: &PlainGauge, is_letter: bool) {
     if is_letter && letters.get() > 0 {
         letters.dec();

@@ -1,10 +1,10 @@
-//! Attempts as they are made, for whoever looks on: kept only while somebody does, and never waited for.
+//! Attempts as they are made, for readers of the API: kept only while one watches, and never waited for.
 //!
 //! ```text
 //! lanes ─ DeliveryAttempt ─▶ ledger ─▶ [AttemptFeed], the last few thousand ─▶ GET /api/v1/live
 //! ```
 //!
-//! The ledger pays for a look at a number while nobody looks on. Whoever reads too slowly misses the
+//! The ledger pays for a look at a number while nobody watches. A reader that is too slow misses the
 //! oldest, and is told how many.
 
 use std::collections::VecDeque;
@@ -62,7 +62,7 @@ struct FeedShared {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AttemptFeed(Arc<FeedShared>);
 
-/// Somebody looks on, until this is dropped.
+/// A reader watches, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct FeedWatch {
     feed: AttemptFeed,
@@ -70,7 +70,7 @@ pub(crate) struct FeedWatch {
 }
 
 impl AttemptFeed {
-    /// Takes in an attempt for `endpoint`, if somebody looks on.
+    /// Takes in an attempt for `endpoint`, if a reader watches.
     pub(crate) fn note(&self, endpoint: &Arc<str>, attempt: &DeliveryAttempt) {
         if self.0.watchers.load(Ordering::Relaxed) == 0 {
             return;

@@ -87,7 +87,7 @@ pub(crate) struct PendingFlush {
     settled: Vec<(EndpointIndex, EventId, Position)>,
     /// Events that no endpoint takes, in case the settled prefix does not reach them.
     untaken: Vec<(EventId, Position)>,
-    /// For whoever sends again: told once the flush is committed.
+    /// For the resender, which is told once the flush is committed.
     replayed: Vec<(ReplayId, ReplayEnd)>,
 }
 

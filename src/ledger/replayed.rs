@@ -1,4 +1,4 @@
-//! Tells whoever sends deliveries again which of them have come to their end.
+//! Tells the resender which of the deliveries that it sent again have come to their end.
 //!
 //! Only what is committed is told: from then on the dead letter, or the push log, says the same. The
 //! lock is taken once for a flush in which a replay ended, never for other deliveries.

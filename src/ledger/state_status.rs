@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! writer ─ begun, failed, committed ─▶ [StateStatus] ─▶ /ready, status, metrics
-//! app::state_probe ─ answered, silent ─▶   │
+//! state_probe ─ answered, silent ─────▶   │
 //! ```
 //!
 //! A flush that hangs says nothing by itself, and while nothing is to be written there is none: so the
-//! time that a flush takes counts, and somebody asks now and then.
+//! time that a flush takes counts, and the state probe asks now and then.
 
 use std::sync::Arc;
 use std::sync::Mutex;
