@@ -113,7 +113,7 @@ impl KnownVersion {
         self.stamp(version);
     }
 
-    /// Whoever delivers has to know as much of what is routed from here on.
+    /// Owners of partitions have to know as much of what is routed from here on.
     pub(crate) fn stamp(&self, version: i64) {
         self.0.stamp.fetch_max(version, Ordering::AcqRel);
     }

@@ -51,11 +51,11 @@ pub(crate) struct SharedHandles {
     pub(crate) replayed: ReplayProgress,
     /// From the ledger to the backfills.
     pub(crate) backfills: BackfillProgress,
-    /// From the ledger to whoever looks on.
+    /// From the ledger to the readers of `/api/v1/live`.
     pub(crate) feed: AttemptFeed,
     /// The last hour and day in numbers.
     pub(crate) samples: SampleHistory,
-    /// From the HTTP surface to the resender: somebody has asked.
+    /// From the HTTP surface to the resender: there is something to send again.
     pub(crate) asked: Arc<Notify>,
     /// From the observer to the pump: how much WAL waits for slow endpoints.
     pub(crate) wal_hold: WalHold,

@@ -256,7 +256,7 @@ impl EventPump {
         }
         self.endpoints_version = update.endpoints_version;
         self.outbox.opened.push(PumpReport::Note(self.note(RuleIndex(0), OpenedAs::Begun)));
-        update.taken.send(()).ok(); // whoever changed the endpoints may have ended
+        update.taken.send(()).ok(); // the registry may not wait for it
     }
 
     fn note(&self, rule: RuleIndex, opened_as: OpenedAs) -> FilteredNote {

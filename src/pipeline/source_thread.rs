@@ -157,7 +157,7 @@ impl SourceThread {
         };
         let system = source.identity().system;
         attached.send(source.identity().clone()).ok();
-        // Whoever starts us has failed if there are none.
+        // The start has failed if there are none.
         let Ok(stages) = stages.await else { return Ok(()) };
         // Nobody takes anything before the first update.
         let mut router = EventRouter::new(system, &settings.events, &[]);

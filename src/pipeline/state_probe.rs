@@ -2,7 +2,7 @@
 //! something to write.
 //!
 //! Nothing is written: the lock that each flush takes on its tables is taken and given back. That
-//! finds a server that is away, frozen, read-only or recovering, and tables that somebody has locked. What
+//! finds a server that is away, frozen, read-only or recovering, and tables that a session has locked. What
 //! a start would be refused for is asked as well: rights that were taken away, tables that were dropped
 //! or put under row-level security. A full disk shows with the next flush.
 

@@ -46,7 +46,7 @@ const BATCH_MAX: usize = 256;
 
 /// What the owner says when messages are missing: the state may know more, and else the tail has to begin again.
 pub(crate) trait LackedMessages {
-    /// Something is missing that was sent under `epoch`. What is settled by now, whoever did it.
+    /// Something is missing that was sent under `epoch`. What is settled by now, of the source or of the partition.
     fn lacking(&mut self, epoch: i64) -> impl Future<Output = Option<Position>> + Send;
 }
 
@@ -124,7 +124,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             };
             let pumped = tokio::select! {
                 biased;
-                // What was not handed over comes again to whoever is next.
+                // What was not handed over comes again to the next owner.
                 () = stop.cancelled() => return Ok(()),
                 pumped = self.pump(item) => pumped,
             };
@@ -180,7 +180,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         for index in update.closed {
             self.outbox.lanes.remove(&index);
         }
-        update.taken.send(()).ok(); // whoever changed the endpoints may have ended
+        update.taken.send(()).ok(); // the registry may not wait for it
     }
 
     async fn event(&mut self, relayed: RelayedEvent) -> anyhow::Result<()> {
@@ -240,7 +240,7 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
         Ok(())
     }
 
-    /// Has it found out what whoever has routed the event knew of the endpoints.
+    /// Has the mirror find out what the tail that routed the event knew of the endpoints.
     async fn look_up(&mut self, made: Vec<Arc<str>>, version: i64) -> anyhow::Result<()> {
         let unknown = made.into_iter().filter(|name| !self.names.contains_key(name));
         let names: Vec<Arc<str>> = unknown.collect();

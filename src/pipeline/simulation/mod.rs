@@ -49,7 +49,7 @@
 //! | `operator` | What operators do with the endpoints of a run |
 //! | `oracle` | What every endpoint is owed, and what must hold of it |
 //! | `outcome` | One simulation from its seed to its end |
-//! | `owner` | One run of whoever delivers for a partition |
+//! | `owner` | One run of a partition's owner |
 //! | `process` | One run of walhook |
 //! | `receiver` | The receivers |
 //! | `registry` | The endpoints of one run |

@@ -86,7 +86,7 @@ impl ModelState {
         }
     }
 
-    /// Lets whoever delivers take the partition; from here on it is counted how long nobody does.
+    /// Lets workers take the partition; from here on it is counted how long nobody does.
     pub(super) fn give_out(
         &mut self,
         source: ModelOwnership,
@@ -129,7 +129,7 @@ impl ModelState {
         is_ours
     }
 
-    /// Gives a partition back: somebody else may take it at once.
+    /// Gives a partition back: another worker may take it at once.
     pub(super) fn release(&mut self, ownership: ModelOwnership, now: Duration) {
         let row = self.progress.get_mut(&ownership.partition);
         if let Some(row) = row.filter(|row| row.epoch == ownership.epoch) {

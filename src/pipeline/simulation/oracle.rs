@@ -303,7 +303,7 @@ impl DeliveryOracle {
         Ok(())
     }
 
-    /// Somebody else sends to these endpoints from here on: whatever was taken may come again, and need not come
+    /// Another run sends to these endpoints from here on: whatever was taken may come again, and need not come
     /// before what is newer.
     fn forget_sent(&mut self, endpoints: &[usize]) {
         for &endpoint in endpoints {

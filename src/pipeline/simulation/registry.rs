@@ -44,7 +44,7 @@ use crate::pipeline::simulation::receiver;
 use crate::pipeline::simulation::world::SharedWorld;
 use crate::telemetry::metrics::WalhookMetrics;
 
-/// How often somebody looks whether an endpoint is to be changed.
+/// How often the registry looks whether an endpoint is to be changed.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 
 /// What the lanes of a run have in common.

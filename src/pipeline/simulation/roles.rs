@@ -60,7 +60,7 @@ type StaleRuns<'a> = FuturesUnordered<LocalBoxFuture<'a, ()>>;
 /// How a run came to its end.
 enum LifeEnd {
     Ended(RunEnd),
-    /// It was frozen, and somebody else may go on when its right is over.
+    /// It was frozen, and another run may go on when its right is over.
     Frozen,
 }
 

@@ -59,7 +59,7 @@ impl ModelSource {
             }
         }
         self.world.pass(0..300).await;
-        // Somebody else may have it: whoever was frozen for too long is told so.
+        // Another run may have the slot, if this one was frozen for too long.
         while self.world.lock().slot.reader.is_some_and(|reader| reader != self.world.run) {
             tokio::time::sleep(SLOT_LOOK).await;
         }

@@ -101,7 +101,7 @@ pub(super) struct SimulatedWorld {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum StageTurn {
     Go,
-    /// Somebody else first.
+    /// Another stage first.
     Defer,
     /// Not before the run wakes.
     Freeze,
@@ -274,7 +274,7 @@ impl SimulatedWorld {
         if self.is_healed { ReceiverMood::Well } else { mood.unwrap_or(ReceiverMood::Well) }
     }
 
-    /// Whether there is somebody who could deliver for some partition.
+    /// Whether there is a worker that could deliver for some partition.
     pub(super) fn has_workers(&self) -> bool {
         let partitions = self.scenario.roles.as_ref().map_or(0, |roles| roles.partitions.get());
         self.absent.len() < usize::from(partitions)
