@@ -24,7 +24,7 @@ use crate::store;
 use crate::store::SqlSession;
 use crate::store::error::StoreError;
 
-/// Whoever alters a table does not wait for the log.
+/// Nobody who alters a table waits for the log.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// One event type, and what its bodies look like.
@@ -39,7 +39,7 @@ pub(crate) struct CataloguedEvent {
     pub(crate) own: Vec<(Arc<str>, Value)>,
 }
 
-/// The catalogue of a configuration, for whoever has no connection yet.
+/// The catalogue of a configuration, over a session of its own.
 ///
 /// # Errors
 /// The server cannot be asked.

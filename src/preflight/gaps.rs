@@ -67,7 +67,7 @@ async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<SetupD
     Ok(gap_survey::survey(client, postgres, &identity, SlotMovers::Others, slot, &progress).await?)
 }
 
-/// Somebody has read the slot, and it is not known what became of what was read.
+/// The slot has been read, and it is not known what became of what was read.
 async fn state_unknown(
     settings: &Settings,
     client: &Client,

@@ -36,7 +36,7 @@ const NAMED: &str = "
      GROUP BY n.nspname, c.relname
      ORDER BY step, sql";
 
-/// What the table or view $1.$2 itself wants of whoever reads it.
+/// What the table or view $1.$2 itself wants of the role that reads it.
 const OF_TABLE: &str = "
     SELECT 1 AS step, pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user) AS sql
       FROM pg_catalog.pg_namespace n
@@ -47,7 +47,7 @@ const OF_TABLE: &str = "
      WHERE n.nspname = $1 AND c.relname = $2 AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
      ORDER BY step";
 
-/// What the view $1.$2 uses and may not: functions count for whoever asks the view, relations for its owner
+/// What the view $1.$2 uses and may not: functions count for the role that asks the view, relations for its owner
 /// unless it is a security_invoker.
 const OF_VIEW: &str = "
     WITH used AS (

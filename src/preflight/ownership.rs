@@ -66,8 +66,8 @@ pub(crate) fn kinship(settings: &Settings, progress: &StoredProgress) -> OwnerKi
     progress.owner.as_ref().map_or(OwnerKinship::Same, |owner| own.kinship(owner))
 }
 
-/// Nobody reads the slot, and whoever did has ended as an operator asked it to: a start with other
-/// tables is an operator's wish, too.
+/// Nobody reads the slot, and the walhook that did has ended as an operator asked it to: a start with
+/// other tables is an operator's wish, too.
 async fn is_given_up(settings: &Settings, client: &Client) -> anyhow::Result<bool> {
     let slot = &settings.postgres.slot;
     if slot_holder::server_pid(client, slot).await?.is_some() {

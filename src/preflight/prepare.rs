@@ -58,7 +58,7 @@ pub(crate) async fn prepare(settings: &Settings, consent: StartConsent) -> anyho
     let inspection = SchemaInspection::take(settings, &mut sessions).await?;
     let session = sessions.plain(&postgres.server).await?;
     let mut problems = inspection.problems();
-    // Whoever streams from it decides how long to wait for it.
+    // The source, which streams from it, decides how long to wait for it.
     problems.retain(|problem| !matches!(problem, SetupDiagnostic::SlotInUse { .. }));
     problems.extend(state_refusal(settings).await?);
     let callbacks = callback_tables::findings(settings, &session.client).await?;

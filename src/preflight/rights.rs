@@ -60,7 +60,7 @@ async fn watch(
                 told(&obstacles, NamedObstacle::WriteBacks, writes);
             }
             Err(error) => {
-                // That the server is away is said by whoever needs it more.
+                // That the server is away is said by the parts that need it more.
                 sessions = InspectionSessions::default();
                 let error = anyhow::Error::new(error);
                 tracing::debug!(error = %format!("{error:#}"), "cannot look at rights");
@@ -95,7 +95,7 @@ async fn look(
         }
         None => Vec::new(),
     };
-    // Outcomes wait for it in the state, and nothing is lost; but somebody has to put it right.
+    // Outcomes wait for it in the state, and nothing is lost; but an operator has to put it right.
     let writes = findings.into_iter().find_map(|finding: CheckFinding| finding.refusal);
     Ok((endpoints, writes))
 }

@@ -30,7 +30,7 @@ use crate::replication::status::StatusHandle;
 use crate::store::error::StoreError;
 use crate::telemetry::metrics::ReplicationMetrics;
 
-/// Soon enough for whoever has just altered something.
+/// Soon enough for an operator who has just altered something.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// What was found so far.

@@ -71,7 +71,7 @@ impl ServerObserver {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Somebody who waits for the time waits for nothing else.
+            // The pump, when it waits for the time, waits for nothing else.
             let is_due = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
