@@ -5,7 +5,7 @@
 //!                       └ Lacking: something is missing, and has to come again under another epoch
 //! ```
 //!
-//! Each message names the one before it, so whoever has got that one has got everything. What comes again is
+//! Each message names the one before it, so an owner that has got that one has got everything. What comes again is
 //! passed over. Nothing is acknowledged to the broker, and no cursor is stored: what is settled is purged, so the
 //! beginning of the stream is where to begin.
 
@@ -80,7 +80,7 @@ impl<S: PartitionStream> PartitionFeed<S> {
         }
     }
 
-    /// All up to this position is settled, whoever did it.
+    /// All up to this position is settled, here or elsewhere.
     pub(crate) fn pass(&mut self, settled: Position) {
         self.last = self.last.max(MessagePlace::after(settled));
     }
@@ -142,7 +142,7 @@ impl<S: PartitionStream> PartitionFeed<S> {
     }
 
     /// Begins anew where the stream holds less than was read of it: it was made anew, or put back. Where it holds
-    /// more, whoever was to send it has gone with a node of the broker: the client itself would wait for half a minute.
+    /// more, its consumer has gone with a node of the broker: the client itself would wait for half a minute.
     async fn look(&mut self) {
         let Ok(Some(last)) = self.stream.last_sequence().await else { return };
         match last.cmp(&self.sequence) {

@@ -3,7 +3,7 @@
 //! ```text
 //! Wh-Epoch   the epoch of the source's holder that sent it
 //! Wh-Pos     the place of its last event
-//! Wh-After   the place of the event before it: whoever has not got that one lacks something
+//! Wh-After   the place of the event before it: an owner that has not got that one lacks something
 //! Wh-Id      its first event; `mark` where nothing more comes of what is before Wh-End for now
 //! Wh-Piece   `2/3`: a part of a large event
 //! ```

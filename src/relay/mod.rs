@@ -1,7 +1,7 @@
 //! The broker between those who read a slot and those who deliver: NATS JetStream.
 //!
 //! ```text
-//! tail ─ message ─▶ stream of a partition ─ message ─▶ whoever owns the partition
+//! tail ─ message ─▶ stream of a partition ─ message ─▶ owner of the partition
 //! ```
 //!
 //! The broker is a transport that may lose everything: the WAL stays the truth, and nothing is confirmed to

@@ -1,4 +1,4 @@
-//! The stream of one partition, as whoever writes it and whoever reads it use it: NATS JetStream, or what stands
+//! The stream of one partition, as the tail's publisher and the owner's feed use it: NATS JetStream, or what stands
 //! for it in the simulation.
 
 use bytes::Bytes;

@@ -11,8 +11,8 @@ use crate::flow::lsn::Position;
 const RULE_MAX: u16 = u16::MAX - 1;
 
 /// The position of a change, and the number of the rule that raised the event. The same event always has the same
-/// place, whoever reads it: a tail that begins anew may leave out others of the change, which have expired meanwhile
-/// or are settled.
+/// place, whichever tail reads it: one that begins anew may leave out others of the change, which have expired
+/// meanwhile or are settled.
 ///
 /// Written as hex digits whose order is that of the places: `0000000016b374d8000000010000`.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]

@@ -364,7 +364,7 @@ impl<S: PartitionStream> PartitionPublisher<S> {
         self.stream.head_at(sequence).await.map_err(RelayInterruption::Away)
     }
 
-    /// Publishes the first mark of the epoch: whoever sends under an earlier one is refused from here on.
+    /// Publishes the first mark of the epoch: a tail that sends under an earlier one is refused from here on.
     async fn take_over(&mut self) -> Result<(), RelayInterruption> {
         loop {
             let last = self.stream.last_sequence().await.map_err(RelayInterruption::Away)?;
@@ -385,7 +385,7 @@ impl<S: PartitionStream> PartitionPublisher<S> {
                     self.acknowledged = sequence;
                     return Ok(());
                 }
-                // Somebody else was quicker: one more look.
+                // Another tail was quicker: one more look.
                 Err(PublishRefusal::WrongSequence) => {}
                 Err(PublishRefusal::Unknown(error)) => return Err(RelayInterruption::Away(error)),
             }
