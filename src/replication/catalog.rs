@@ -145,8 +145,8 @@ pub(crate) async fn require(client: &Client, wanted: &WantedObjects) -> Result<(
 }
 
 /// Makes what is missing: the publication, then the slot. A slot that is in use does not stand in
-/// the way of that; whoever streams from it afterwards decides how long to wait for it. Only a new
-/// slot takes a replication connection: one more than it needs would refuse walhook a server with a
+/// the way of that; the source, which streams from it afterwards, decides how long to wait for it. Only
+/// a new slot takes a replication connection: one more than it needs would refuse walhook a server with a
 /// single free walsender.
 ///
 /// # Errors

@@ -77,7 +77,7 @@ pub(crate) struct SourceTerms {
     pub let_go: SlotRelease,
     /// Told whether the slot is ours.
     pub slot_ownership: SlotOwnership,
-    /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
+    /// Where the feedback runs. Not on the runtime of the pump: to render a large
     /// row may take longer than the server waits for a sign of life.
     pub feedback_on: Handle,
 }

@@ -226,7 +226,7 @@ pub enum SetupDiagnostic {
 }
 
 impl SetupDiagnostic {
-    /// Whether waiting can help. No `_` arm: whoever adds a variant must answer.
+    /// Whether waiting can help. No `_` arm: each new variant must be answered for.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::SlotInUse { .. } | Self::SlotBlocked { .. } | Self::NoFreeWalSender { .. } => {

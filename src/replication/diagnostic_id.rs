@@ -5,7 +5,7 @@ use crate::replication::gap::GapCause;
 use crate::replication::schema_fault::SchemaFault;
 
 impl SetupDiagnostic {
-    /// No `_` arm: whoever adds a variant must name it, and a test asks for its section in docs/errors.md.
+    /// No `_` arm: each new variant must be named, and a test asks for its section in docs/errors.md.
     pub fn id(&self) -> &'static str {
         match self {
             Self::ServerTooOld { .. } => "server-too-old",

@@ -42,7 +42,7 @@ fn listed(refusals: &[SetupDiagnostic]) -> String {
 }
 
 impl SourceError {
-    /// Whether waiting can help. No `_` arm: whoever adds a variant must answer.
+    /// Whether waiting can help. No `_` arm: each new variant must be answered for.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect(cause) => cause.is_transient(),

@@ -64,7 +64,7 @@ pub(super) async fn reconnect(
     )?;
     // The slot before the state: see `gap_survey::survey`.
     let slot = facts::slot(&session.client, &settings.slot).await?;
-    // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
+    // Whether or not we got the slot: another walhook may have had it meanwhile, or has it now.
     let progress = still_ours(&state, &settings.slot, claim).await?;
     let (stream, identity) = match connected {
         Ok((stream, identity)) => (Ok(stream), identity),

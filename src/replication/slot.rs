@@ -28,7 +28,7 @@ pub struct SlotStream {
     pub retained_bytes: Option<u64>,
     /// Bytes of WAL that can be written before the slot may be lost; `None` without a limit.
     pub safe_bytes: Option<u64>,
-    /// Transactions that the server has decoded for whoever read the slot, as far as its statistics
+    /// Transactions that the server has decoded for readers of the slot, as far as its statistics
     /// go back.
     pub decoded: u64,
     /// Standbys are to keep it (PostgreSQL 17).
@@ -77,7 +77,7 @@ impl SlotStream {
         }
     }
 
-    /// Whether somebody reads it, or has read from it. Statistics are lost in a crash of the server: then
+    /// Whether it is read, or was read from. Statistics are lost in a crash of the server: then
     /// it cannot be told.
     pub fn was_read(&self) -> bool {
         self.active_pid.is_some() || self.decoded > 0

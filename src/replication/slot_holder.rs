@@ -66,7 +66,7 @@ pub(crate) async fn look(
 /// The first half of the key of the lock that those who stand by have: "walh".
 const STANDS_BY: i32 = 0x7761_6c68;
 
-/// Says to whoever asks [`standbys`] that this session waits for `slot`, until it ends. Nothing depends on it:
+/// Shows in [`standbys`] that this session waits for `slot`, until it ends. Nothing depends on it:
 /// all of them have the lock at once.
 ///
 /// # Errors

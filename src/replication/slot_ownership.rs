@@ -38,7 +38,7 @@ struct OwnershipShared {
     lease: Duration,
     /// Microseconds since boot; 0 while there is no stream.
     until: AtomicU64,
-    /// The server's process for our stream. Whoever changes `until` has the lock.
+    /// The server's process for our stream. A change of `until` is made under this lock.
     server_pid: Mutex<Option<i32>>,
 }
 

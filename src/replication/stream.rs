@@ -69,7 +69,7 @@ impl ReplicationSource {
     /// that is missing means that changes are lost, which is not for this one to hide.
     ///
     /// # Errors
-    /// Whatever stands in the way, also if waiting might help: whoever starts walhook wants to
+    /// Whatever stands in the way, also if waiting might help: at a start the operator wants to
     /// know. Only for what the process before it may hold there is a wait of 3 s.
     pub(crate) async fn open(terms: SourceTerms) -> Result<Self, SourceError> {
         let (stream, identity) = connect_when_free(&terms).await?;
@@ -230,7 +230,7 @@ impl ReplicationSource {
     }
 }
 
-/// Connects; waits up to `HELD_MAX` for somebody else to let go.
+/// Connects; waits up to `HELD_MAX` for another process to let go.
 async fn connect_when_free(
     terms: &SourceTerms,
 ) -> Result<(ChangeStream, SystemIdentity), SourceError> {

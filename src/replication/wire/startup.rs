@@ -129,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LoginState<'_, S> {
                 (sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))
             }
             _ if !offered.contains(&sasl::SCRAM_SHA_256) => return Err(unsupported("SASL")),
-            // Says that we could have: the server notices if somebody took its offer away.
+            // Says that we could have: the server notices if its offer was taken away in between.
             Some(_) => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested()),
             None => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported()),
         };

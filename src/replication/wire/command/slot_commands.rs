@@ -37,7 +37,7 @@ pub enum SlotChange {
 pub enum SlotCreation {
     /// Changes committed after this position will be sent.
     Created { consistent: Lsn },
-    /// Somebody else has made one of that name.
+    /// There is one of that name already.
     Exists,
 }
 
