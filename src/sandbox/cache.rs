@@ -75,7 +75,7 @@ fn prepare(root: &Path, uid: u32) -> io::Result<()> {
     // Open to all: as root, the server runs as another user and has to read what was fetched.
     DirBuilder::new().recursive(true).mode(0o755).create(root)?;
     let meta = fs::symlink_metadata(root)?;
-    // Somebody else's directory in /tmp would let them choose the programs that we run.
+    // Another user's directory in /tmp would let that user choose the programs that we run.
     let is_shared_place = root == Path::new(&format!("/tmp/walhook-cache-{uid}"));
     if is_shared_place && (!meta.is_dir() || meta.uid() != uid || meta.mode() & 0o022 != 0) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));

@@ -139,7 +139,7 @@ fn is_ours(path: &Path, owners: &[u32]) -> bool {
         let name = name.to_string_lossy();
         [CLUSTER, PROGRAM].iter().any(|prefix| name.starts_with(prefix))
     });
-    // Of the link and not of its target: somebody else may have put one there.
+    // Of the link and not of its target: another user may have put one there.
     is_named_so
         && fs::symlink_metadata(path)
             .is_ok_and(|meta| meta.is_dir() && owners.contains(&meta.uid()))
