@@ -74,7 +74,7 @@ impl BackfillState {
     }
 }
 
-/// What somebody wants.
+/// What a backfill is to send.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct BackfillWish {
     pub table: TableName,

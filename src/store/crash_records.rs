@@ -7,7 +7,7 @@
 //!         crash with it in hand, again and again ─▶ convicted: set aside as a dead letter
 //! ```
 //!
-//! Nothing is left behind by a process that was killed, whoever did it: an operator, a host that runs
+//! Nothing is left behind by a process that was killed, whatever killed it: an operator, a host that runs
 //! out of memory, or the memory that one change takes. So what tells them apart is when they come. The
 //! pause is many times as long as a change is in hand, and never of the same length: kills from outside
 //! hit the pause sooner or later, and those of a change never do.

@@ -150,7 +150,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether waiting can help. No `_` arm: whoever adds a variant must answer.
+    /// Whether waiting can help. No `_` arm: each new variant must be answered for.
     pub fn is_transient(&self) -> bool {
         match self {
             // A name server can be away for a while, like any host.

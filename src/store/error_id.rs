@@ -4,7 +4,7 @@ use crate::store::error::StoreError;
 use crate::store::state_error::StateError;
 
 impl StoreError {
-    /// No `_` arm: whoever adds a variant must name it, and a test asks for its section in docs/errors.md.
+    /// No `_` arm: each new variant must be named, and a test asks for its section in docs/errors.md.
     pub fn id(&self) -> &'static str {
         match self {
             Self::NoHost => "no-host",

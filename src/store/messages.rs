@@ -35,7 +35,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// That somebody was not reached says nothing of the others.
+    /// That a user was not reached says nothing of the others.
     fn is_of_one(&self) -> bool {
         let unreached = self.detail.as_ref().and_then(|detail| detail.get("unreached"));
         self.state == "failed" && unreached == Some(&Value::Bool(true))

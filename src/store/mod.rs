@@ -157,7 +157,7 @@ impl SqlSession {
 
     /// The session that `kept` has from the last time, unless it has ended, or a new one.
     ///
-    /// It is taken out: whoever has used it without an error puts it back, so that a new one follows an error.
+    /// It is taken out: a caller that has used it without an error puts it back, so that a new one follows an error.
     ///
     /// # Errors
     /// As [`connect_within()`].

@@ -6,7 +6,7 @@
 //!     └────────────── recall ◀─────────────┘
 //! ```
 //!
-//! A lease says who may send; the epoch of the same row says who may write. Whoever has the slot can call all
+//! A lease says who may send; the epoch of the same row says who may write. The slot's holder can call all
 //! partitions back: no lease is prolonged any more, and when the last one is over nobody but it may send.
 
 use std::sync::Arc;
@@ -39,14 +39,14 @@ pub(crate) struct PartitionRow {
     pub(crate) settled: Option<Position>,
     /// Who has it, or had it last.
     pub(crate) member: Option<String>,
-    /// Whether somebody has it at this moment.
+    /// Whether a worker has it at this moment.
     pub(crate) is_leased: bool,
     pub(crate) at_source: bool,
     /// How long nobody has had it.
     pub(crate) free_for: Duration,
     /// The epoch of the source whose messages have to come again.
     pub(crate) rewind: i64,
-    /// Whoever has the slot parks its events for now. The state knows nothing of it.
+    /// The tail parks its events for now. The state knows nothing of it.
     pub(crate) is_parked: bool,
 }
 
@@ -216,7 +216,7 @@ pub(crate) async fn recall(
     Ok(tx.commit().await?)
 }
 
-/// Lets whoever delivers take the partition.
+/// Lets workers take the partition.
 ///
 /// # Errors
 /// That the statement failed.
@@ -237,7 +237,7 @@ pub(crate) async fn give_out(
     Ok(())
 }
 
-/// Takes a partition that nobody has, for as long as `lease`; `None` if somebody has it.
+/// Takes a partition that nobody has, for as long as `lease`; `None` if a worker has it, or the slot's holder.
 ///
 /// # Errors
 /// As [`takeover::take`].
@@ -295,7 +295,7 @@ pub(crate) async fn prolong(
     kept.collect()
 }
 
-/// Gives a partition back: somebody else may take it at once. Nothing may be sent for it any more.
+/// Gives a partition back: another worker may take it at once. Nothing may be sent for it any more.
 ///
 /// # Errors
 /// That the statement failed: then the lease runs out by itself.

@@ -164,7 +164,7 @@ pub async fn drop_old(
         let table = partition.table;
         let detach = match attachment(client, &partition).await? {
             PartitionAttachment::Attached => Some("CONCURRENTLY"),
-            // Somebody died in the middle of it.
+            // A walhook died in the middle of it.
             PartitionAttachment::Leaving => Some("FINALIZE"),
             PartitionAttachment::Loose => None,
         };

@@ -227,7 +227,7 @@ pub(crate) async fn guard(
 /// Compares the epoch of the slot's row with ours.
 ///
 /// # Errors
-/// [`StateError::Fenced`] if somebody has taken the slot since, [`StateError::SetBack`] if the row is older
+/// [`StateError::Fenced`] if another walhook has taken the slot since, [`StateError::SetBack`] if the row is older
 /// than we are.
 pub(crate) fn not_ours(
     ownership: &StateOwnership,

@@ -42,7 +42,7 @@ pub struct ClaimedLetter {
     /// Whether the books counted it as dead until now: `dead` was lowered by one with this claim.
     /// Not so for a letter that was claimed before and got lost.
     pub unbooked: bool,
-    /// How many a second whoever asked wants sent; `None`: as the configuration says.
+    /// How many a second the operator wants sent; `None`: as the configuration says.
     pub rate: Option<u32>,
 }
 

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! member ─ save, pause (raises the version) ─▶ rows ◀─ look (has it been raised?) ─ every member
-//!                                               └─ routed ◀─ whoever has the slot
+//!                                               └─ routed ◀─ the tail
 //! ```
 //!
-//! A change that depends on what its member knows names the version that it knows, and is not made where somebody
-//! was quicker. Where nobody shares the source nothing is changed here: then whoever has the slot does it alone.
+//! A change that depends on what its member knows names the version that it knows, and is not made where another
+//! was quicker. Where nobody shares the source nothing is changed here: then the slot's holder does it alone.
 
 use std::sync::Arc;
 
@@ -32,9 +32,9 @@ pub(crate) struct SharedVersion {
     pub(crate) of_table: i64,
     /// Of the source: under another one everything is looked at anew.
     pub(crate) epoch: i64,
-    /// The version by which whoever has the slot chooses who gets an event.
+    /// The version by which the tail chooses who gets an event.
     pub(crate) routed: i64,
-    /// Whether somebody wants something of an endpoint at once.
+    /// Whether an operator wants something of an endpoint at once.
     pub(crate) has_orders: bool,
 }
 
@@ -102,7 +102,7 @@ pub(crate) async fn look(client: &Client, slot: &str) -> Result<Option<SharedVer
     }))
 }
 
-/// Says whether whoever has the slot shares the source. What is known of earlier versions does not count any more.
+/// Says whether the slot's holder shares the source. What is known of earlier versions does not count any more.
 ///
 /// # Errors
 /// That the statement failed. A walhook that has lost the slot writes nothing.
@@ -126,8 +126,8 @@ pub(crate) async fn begin(
     Ok(())
 }
 
-/// Whoever has the slot has seen the table of `[endpoints_from]` change, and chooses by it: the others have to read
-/// it anew. Returns the version that this makes; `None` if the slot is somebody else's.
+/// The tail has seen the table of `[endpoints_from]` change, and chooses by it: the others have to read
+/// it anew. Returns the version that this makes; `None` if the slot is another walhook's.
 ///
 /// # Errors
 /// That the statement failed.
@@ -144,7 +144,7 @@ pub(crate) async fn table_changed(
     row.as_ref().map(|row| read(row, "version")).transpose()
 }
 
-/// Whoever has the slot chooses by this version from here on.
+/// The tail chooses by this version from here on.
 ///
 /// # Errors
 /// That the statement failed.
@@ -371,7 +371,7 @@ pub(crate) async fn changed_pauses(
 /// Where one of its name was made again, that one's pause and what is wanted of it stay.
 ///
 /// # Errors
-/// That the statement failed. Whoever has lost the partition removes nothing.
+/// That the statement failed. An owner that has lost the partition removes nothing.
 pub(crate) async fn remove(
     client: &Client,
     ownership: &StateOwnership,

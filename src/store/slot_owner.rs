@@ -1,6 +1,6 @@
 //! Which configuration a slot belongs to, as far as it can be told from its events.
 //!
-//! Two systems on one server may both have the default slot in their configurations. Whoever reads a
+//! Two systems on one server may both have the default slot in their configurations. The one that reads a
 //! slot confirms its WAL, and what the other one would have made of it is lost. So the events of the
 //! configuration that reads a slot stand in `walhook.progress`:
 //!

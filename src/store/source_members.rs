@@ -20,7 +20,7 @@ pub(crate) struct SourceView {
     pub(crate) partitions: Option<u16>,
     pub(crate) members: Vec<MemberView>,
     pub(crate) unowned: Vec<i32>,
-    /// In the hands of whoever has the slot.
+    /// In the hands of the slot's holder.
     pub(crate) at_source: Vec<i32>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn shared_partitions(
     slot: &str,
 ) -> Result<Option<SharedPartitions>, StateError> {
     if shared_endpoints::look(client, slot).await?.is_none() {
-        return Ok(None); // whoever has the slot delivers for all of them
+        return Ok(None); // the slot's holder delivers for all of them
     }
     let source = partition_leases::source(client, slot).await?;
     let Some(count) = source.and_then(|(count, ..)| count) else { return Ok(None) };

@@ -18,7 +18,7 @@ pub enum StateError {
          version {known}: run a walhook that is at least as new as the one that wrote it"
     )]
     NewerSchema { found: i32, known: i32 },
-    /// Somebody has dropped or renamed them.
+    /// They were dropped or renamed.
     #[error(
         "schema walhook lacks {tables}, which walhook had made there: what stood in them is lost; restore \
          them from a backup, or, if nothing of it is needed any more, run `DROP SCHEMA walhook CASCADE;` \
@@ -76,8 +76,8 @@ impl StateError {
         Self::Unreadable { what, cause: cause.into() }
     }
 
-    /// Whether waiting, and a new session, can help. No `_` arm: whoever adds a variant must
-    /// answer.
+    /// Whether waiting, and a new session, can help. No `_` arm: each new variant
+    /// must be answered for.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(cause) => cause.is_transient(),
@@ -95,7 +95,7 @@ impl StateError {
     /// Whether a walhook that ran well before goes on trying; see [`StoreError::may_be_mended`].
     pub fn may_be_mended(&self) -> bool {
         match self {
-            // Somebody has dropped or renamed one, which whoever writes or asks the state names.
+            // A table was dropped or renamed, which the part that writes or asks the state names.
             Self::Store(StoreError::Refused(cause)) if is_gone(&cause.sqlstate) => true,
             Self::Store(cause) => cause.may_be_mended(),
             Self::NoPrivilege { .. } | Self::LacksTables { .. } => true,

@@ -157,7 +157,7 @@ pub(crate) fn facts_json(facts: &EventFacts, unicode: bool) -> Value {
 }
 
 /// The event of a row with [`COLUMNS`]. Its `sequence` is 0 and it holds no share of the memory
-/// budget: whoever takes it into a lane gives it both. Without a `body` column, or with a null one,
+/// budget: the caller that takes it into a lane gives it both. Without a `body` column, or with a null one,
 /// its body is empty.
 pub(crate) fn read_event(row: &Row, body: Option<Bytes>) -> Result<Event, StateError> {
     let id: EventId = read::<&str>(row, "event_id")?

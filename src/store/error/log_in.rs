@@ -28,7 +28,7 @@ impl StoreError {
     pub fn password_missing(server: &ServerSettings) -> Self {
         let user = server.user().unwrap_or_default();
         let unused = server.password_file.as_deref().and_then(|file| {
-            // Looked at again: only whoever has no password gets here.
+            // Looked at again: only a login without a password gets here.
             let login = PasswordLogin { host: "", port: 0, database: "", user: "" };
             let why = password_file::find(file, login).err()?;
             Some(format!(" ({} {why})", file.display()))

@@ -1,4 +1,4 @@
-//! Which schema walhook's is there, and why a step of the migration or a statement failed because of it: rights, owners, what somebody has altered.
+//! Which schema walhook's is there, and why a step of the migration or a statement failed because of it: rights, owners, alterations.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -67,7 +67,7 @@ async fn look(client: &Client) -> Result<Option<FoundSchema>, StateError> {
     match found {
         Ok(rows) => {
             let row = rows.first().ok_or(StateError::unreadable("schema_version", "no row"))?;
-            // Somebody has put them under row-level security, by force.
+            // They were put under row-level security, by force.
             if read(row, "hidden")? {
                 return Err(surroundings(client, None).await?);
             }
@@ -105,13 +105,13 @@ async fn look(client: &Client) -> Result<Option<FoundSchema>, StateError> {
     }
 }
 
-/// Whether an error may be about tables that somebody has dropped or altered.
+/// Whether an error may be about tables that were dropped or altered.
 pub(crate) fn is_of_tables(error: &StateError) -> bool {
     error.sqlstate().is_some_and(|state| is_gone(state) || ALTERED.contains(state))
 }
 
-/// What an error of a running walhook's statement over its own tables means: that somebody has dropped or
-/// altered them, in the words of a start. Other errors stay what they are.
+/// What an error of a running walhook's statement over its own tables means: that they were dropped or
+/// altered, in the words of a start. Other errors stay what they are.
 pub(crate) async fn named(client: &Client, error: StateError) -> StateError {
     match error.sqlstate() {
         Some(state) if is_gone(state) => match find(client).await {

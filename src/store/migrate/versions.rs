@@ -145,7 +145,7 @@ pub const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// The tables that the migrations make, which somebody may have dropped. Of a view nothing is lost.
+/// The tables that the migrations make, which may have been dropped since. Of a view nothing is lost.
 pub fn tables() -> BTreeSet<&'static str> {
     let mut tables = BTreeSet::new();
     for line in MIGRATIONS.iter().flat_map(|step| step.sql.lines()) {

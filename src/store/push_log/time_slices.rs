@@ -1,10 +1,10 @@
 //! Looks through the push log for attempts that no index finds, backwards in slices of time, for as long as
-//! somebody waits.
+//! a request waits.
 //!
 //! By event or key an index finds them at once. Of ten million rows within an hour, those of an endpoint that
 //! is seldom called are found only by looking at all, and those of its failures that were given up by looking
 //! at all that failed there: so it looks at the newest two seconds, then at as much more as there is time for,
-//! and says how far back it has come. Whoever wants more goes on from there. A slice that takes longer than was
+//! and says how far back it has come. A next request goes on from there. A slice that takes longer than was
 //! foreseen, since what is older is in no cache, is given up when time is over: the next page looks at it.
 
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Ends a session whose server owes an answer and says nothing.
 //!
 //! A firewall or a balancer may forget a connection without a word, and a host may freeze: TCP then
-//! waits for minutes, or for ever where somebody in between still takes the bytes. So whoever asks
-//! for something waits for a limited time for the next byte of the answer; each byte, in either
+//! waits for minutes, or for ever where something in between still takes the bytes. So a session that
+//! asks for something waits for a limited time for the next byte of the answer; each byte, in either
 //! direction, begins that time anew.
 //!
 //! What is owed is counted from the messages: a Query or a Sync is answered by one ReadyForQuery, but
@@ -86,7 +86,7 @@ impl AnswerWatch {
         let owed = &mut self.owed;
         self.sent.take(bytes, |tag| *owed += u64::from(matches!(tag, b'Q' | b'S' | b'F')));
         self.moved = Instant::now();
-        // Whoever sends may not come by again before there is something to read.
+        // The sender may not come by again before there is something to read.
         drop(self.poll_silent(cx));
     }
 

@@ -31,7 +31,7 @@ use crate::store::session::tls;
 use crate::store::session::transport::ServerTransport;
 
 /// For one address, from the socket to the end of the login, unless the URL has a
-/// `connect_timeout`. A wrong address is to be reported while somebody is still looking.
+/// `connect_timeout`. A wrong address is to be reported while the operator is still looking.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// PostgreSQL's own default.
@@ -78,7 +78,7 @@ pub(crate) async fn dial<T, F: Future<Output = Result<T, StoreError>>>(
     if server.attrs != SessionAttrs::PreferStandby {
         return dial_in_turn(&server, &open).await;
     }
-    // As libpq: standbys first, and if there is none, whoever lets us in.
+    // As libpq: standbys first, and if there is none, any server that lets us in.
     let standby = ServerSettings { attrs: SessionAttrs::Standby, ..server.clone() };
     match dial_in_turn(&standby, &open).await {
         Err(error) if error.is_about_one_host() => {
@@ -327,7 +327,7 @@ async fn encrypt(
         postgres_protocol::message::frontend::ssl_request(&mut request);
         let unreachable = |cause| StoreError::Unreachable { at: at.clone(), cause };
         socket.write_all(&request).await.map_err(unreachable)?;
-        // Exactly one byte: whatever somebody in between may have put after it must end up in
+        // Exactly one byte: whatever an attacker in between may have put after it must end up in
         // the TLS handshake, not in our buffer (CVE-2021-23222).
         match socket.read_u8().await.map_err(unreachable)? {
             b'S' => {}

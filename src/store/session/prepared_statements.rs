@@ -109,7 +109,7 @@ impl PreparedStatements {
                     let Some(known) = table.known.get_mut(sql) else { continue };
                     known.prepared = Some(statement);
                 }
-                // Whoever sends the statement is told what is wrong with it.
+                // The caller that sends the statement is told what is wrong with it.
                 Err(error) => {
                     tracing::debug!(%error, "statements are not prepared");
                     self.give_up();
@@ -173,7 +173,7 @@ impl PreparedStatements {
     }
 }
 
-/// Whether the server does not know a name, or knows it already: somebody stands between after all.
+/// Whether the server does not know a name, or knows it already: a pooler stands between after all.
 pub(crate) fn is_of_names(error: &StateError) -> bool {
     let states = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
     error.sqlstate().is_some_and(|state| states.contains(state))
