@@ -98,7 +98,7 @@ impl Visit for FieldVisitor<'_> {
     }
 }
 
-/// Lets no control characters through to somebody's terminal, but line breaks.
+/// Lets no control characters through to a terminal, but line breaks.
 struct Tame<'a, 'w>(&'a mut Writer<'w>);
 
 impl Write for Tame<'_, '_> {

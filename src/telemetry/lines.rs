@@ -71,7 +71,7 @@ impl LineWriter {
 
 impl LinesShared {
     fn gathered(&self) -> MutexGuard<'_, GatheredLines> {
-        // Whoever panicked has left whole lines, or the beginning of one.
+        // A thread that panicked has left whole lines, or the beginning of one.
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -92,7 +92,7 @@ impl std::fmt::Debug for MetricsRefresh {
 #[derive(Debug)]
 struct MetricFamilies {
     registry: Registry,
-    /// Brings numbers up to date that change more often than somebody looks.
+    /// Brings numbers up to date that change more often than they are read.
     before_look: Mutex<Vec<MetricsRefresh>>,
     captured: IntCounterVec,
     filtered: IntCounterVec,
@@ -337,7 +337,7 @@ impl WalhookMetrics {
         all.push(MetricsRefresh(Box::new(refresh)));
     }
 
-    /// Brings the series up to date, for whoever reads them in another way than by
+    /// Brings the series up to date, for readers by another way than
     /// [`WalhookMetrics::render`].
     pub(crate) fn look(&self) {
         let refreshes = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);

@@ -49,7 +49,7 @@ pub(crate) enum LogError {
     Thread(#[source] io::Error),
 }
 
-/// The process's log. Whoever ends the process drops it before, or the last lines are lost.
+/// The process's log. It is dropped before the process ends, or the last lines are lost.
 #[must_use]
 pub(crate) struct LogSetup(LineWriter);
 

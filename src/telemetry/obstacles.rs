@@ -1,7 +1,7 @@
 //! What stands in the way of the work at this moment, by name: for readiness, status and metrics.
 //!
-//! Whoever finds something says so and takes it back when it is gone. The stream of changes has its own
-//! words (`source::status`).
+//! The part that finds something says so and takes it back when it is gone. The stream of changes has its own
+//! words (`replication::status`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

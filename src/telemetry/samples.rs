@@ -29,8 +29,8 @@ const DAY: SeriesShape = SeriesShape { looks: 30, kept: 288 };
 /// An hour of one endpoint, in steps of half a minute.
 const ENDPOINT_HOUR: SeriesShape = SeriesShape { looks: 3, kept: 120 };
 
-/// Endpoints with a chart of their own: each takes some 10 KB. With more endpoints they are those that
-/// somebody looked at within the hour, and then the busiest.
+/// Endpoints with a chart of their own: each takes some 10 KB. With more endpoints they are those whose
+/// chart was asked for within the hour, and then the busiest.
 const CHARTS_MAX: usize = 200;
 
 /// How much of what an endpoint was asked to do before counts at each look, beside what came since.
@@ -153,7 +153,7 @@ impl SampleSeries {
     }
 }
 
-/// How busy an endpoint is, and when somebody looked at it.
+/// How busy an endpoint is, and when its chart was asked for.
 #[derive(Debug, Default)]
 struct EndpointActivity {
     /// Attempts at the last look.

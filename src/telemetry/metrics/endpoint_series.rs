@@ -6,8 +6,8 @@
 //! ```
 //!
 //! With a series for each of 100,000 endpoints a scrape would be 8 million lines. Those that fail, and then
-//! those that get most, have series of their own; which these are is looked at when somebody looks, every ten
-//! seconds at most. Counters never go down: one that gets series of its own counts from 0 there, what it had
+//! those that get most, have series of their own; which these are is looked at when the series are read, every
+//! ten seconds at most. Counters never go down: one that gets series of its own counts from 0 there, what it had
 //! before stays with the others; what it has counted there is not added to the others when it goes back. Nor is
 //! anything added twice of one that comes again, or goes on under another name.
 
@@ -104,7 +104,7 @@ struct RecentActivity {
     failed_ago: Option<u32>,
 }
 
-/// The higher, the more somebody wants to see it.
+/// The higher, the more an operator wants to see it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct SeriesRank {
     is_out_of_order: bool,

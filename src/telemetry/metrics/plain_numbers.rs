@@ -1,5 +1,5 @@
 //! Numbers without name and labels: of each endpoint there are some eighty, and there may be 100,000
-//! endpoints. They become series when somebody looks, see `endpoint_series`.
+//! endpoints. They become series when the metrics are read, see `endpoint_series`.
 
 use std::array;
 use std::sync::OnceLock;

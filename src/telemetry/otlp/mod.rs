@@ -5,7 +5,7 @@
 //!                         registry ─▶ [series] ──────────────────▶     │
 //! ```
 //!
-//! Whoever makes spans never waits: a span that finds the queue full is dropped and counted. Where nothing is
+//! Pump and delivery never wait: a span that finds the queue full is dropped and counted. Where nothing is
 //! asked for there is neither tracer nor exporter.
 //!
 //! The messages are those of OpenTelemetry's own crate. Its SDK is not used: the ids of spans follow from the
