@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(next_step(8, 2, &all, &[], false), ShareStep::Stay, "one at a time");
     }
 
-    /// Members come and go in any order: in the end all partitions are somebody's, and shares differ little.
+    /// Members come and go in any order: in the end all partitions have an owner, and shares differ little.
     #[test]
     fn whoever_comes_and_goes_all_partitions_are_served_in_the_end() {
         let mut dice = fastrand::Rng::with_seed(7);

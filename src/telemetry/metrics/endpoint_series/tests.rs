@@ -134,7 +134,7 @@ fn who_comes_again_is_not_counted_twice() {
     deliver(&endpoints.endpoint("a", SeriesOrigin::RunTime), 3);
     for _ in 0..2 {
         endpoints.forget("a");
-        endpoints.endpoint("a", SeriesOrigin::RunTime); // somebody looks at it before its books are there
+        endpoints.endpoint("a", SeriesOrigin::RunTime); // it is looked at before its books are there
         endpoints.forget("a");
         come_again(&endpoints, "a", 3);
         assert_eq!(series(&endpoints, now)[&delivered(OTHERS)], 3.0);
