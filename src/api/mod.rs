@@ -1,7 +1,7 @@
 //! The HTTP surface: health, readiness, metrics, stats, status; endpoints, dead letters, push log,
 //! replay.
 //!
-//! Reads copies through handles, and hands what changes something to those who may; it never holds
+//! Reads copies through handles, and hands what changes something to the parts that may; it never holds
 //! up the flow of events. With a token set, everything but `/health`, `/ready` and `/metrics` needs
 //! `Authorization: Bearer`; without one, only the names of the loopback are answered.
 //!
@@ -19,7 +19,7 @@
 //! | `refusals` | What the surface refuses, seen |
 //! | `requests` | What requests are read into, and what is asked of the other rooms for them |
 //! | `routes` | What stands before every operation |
-//! | `surface` | What the surface shows, by handles to those who know it |
+//! | `surface` | What the surface shows, by handles to the parts that know it |
 
 mod admin_caller;
 pub(crate) mod allowed_hosts;

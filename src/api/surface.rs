@@ -50,7 +50,7 @@ impl RequestRefused {
     }
 }
 
-/// What the surface shows, by handles to those who know it.
+/// What the surface shows, by handles to the parts that know it.
 #[derive(Clone)]
 pub(crate) struct HttpSurface {
     pub metrics: WalhookMetrics,

@@ -155,8 +155,8 @@ async fn relay_of(
     Ok(Some(opened.start(relay, (reports, known), tasks)))
 }
 
-/// Where the rows of backfills may begin to stand: in a tail behind all that an earlier one has sent, which those who
-/// deliver know by its places. The WAL is moved on, since a quiet source would keep them waiting.
+/// Where the rows of backfills may begin to stand: in a tail behind all that an earlier one has sent, which the owners of
+/// partitions know by its places. The WAL is moved on, since a quiet source would keep them waiting.
 async fn rows_beyond(is_tail: bool, settings: &Settings) -> anyhow::Result<Lsn> {
     if !is_tail {
         return Ok(Lsn::ZERO);
@@ -178,7 +178,7 @@ fn follower_role(is_tail: bool, taken: &TakenState, known: KnownVersion) -> Foll
     }
 }
 
-/// What a tail shares with those who deliver, who change endpoints, too.
+/// What a tail shares with the workers, which change endpoints, too.
 fn shared_if(
     known: Option<KnownVersion>,
     settings: &Settings,

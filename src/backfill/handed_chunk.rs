@@ -16,7 +16,7 @@ use crate::flow::backfill::BackfillTarget;
 
 /// What became of a chunk that was sent.
 pub(super) enum SendEnd {
-    /// Its rows are with the lanes; what comes of them is told under its number.
+    /// Its rows are with the lanes; the ledger says under its number what comes of them.
     Released {
         number: u64,
         sent: u64,

@@ -15,7 +15,7 @@ pub(crate) type BackfillSender = mpsc::Sender<BackfillOrder>;
 
 #[derive(Debug)]
 pub(crate) enum BackfillOrder {
-    /// Changes of the table are to be remembered; told once they are.
+    /// Changes of the table are to be remembered; the pump answers once they are.
     Track {
         id: BackfillId,
         table: TableName,

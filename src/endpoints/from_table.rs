@@ -456,7 +456,7 @@ impl TableFollower {
         self.named = problems;
     }
 
-    /// The rows that are too many, for the status; the log hears of their number when it changes.
+    /// The rows that are too many, for the status; their number is logged when it changes.
     fn tell_without_place(&mut self) -> Option<(String, String)> {
         let (rows, table) = (self.without_place, self.from.table.to_string());
         if rows != std::mem::replace(&mut self.told_without_place, rows) {

@@ -6,7 +6,7 @@
 //!      └──── look anew ── event for a name that is not known ── the partition's pump
 //! ```
 //!
-//! Nothing is decided here: what is to be is written down in the state before anybody here hears of it.
+//! Nothing is decided here: what is to be is written down in the state before a mirror sees it.
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
@@ -39,7 +39,7 @@ const LOOKS_MAX: usize = 50;
 /// How long looks may fail before the partition is given up.
 const FAILING_MAX: Duration = Duration::from_secs(30);
 
-/// Has the process look at the state; told what it has found.
+/// The mirrors' way to the administration, which looks at the state and answers what it has found.
 pub(crate) type FollowSender = mpsc::Sender<oneshot::Sender<LookOutcome>>;
 
 /// Follows all endpoints, for one partition.

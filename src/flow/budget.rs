@@ -98,12 +98,12 @@ impl MemoryBudget {
         self.units.div_ceil(4).saturating_mul(3).min(self.units).max(1)
     }
 
-    /// Told each time a taker waits for long: lanes give back what is safe in the backlog.
+    /// Changes each time a taker waits for long: lanes give back what is safe in the backlog.
     pub fn pressure(&self) -> watch::Receiver<u64> {
         self.pressure.subscribe()
     }
 
-    /// Told again and again while something large waits for what is in flight: nothing else is left.
+    /// Changes again and again while something large waits for what is in flight: nothing else is left.
     pub fn wanted(&self) -> watch::Receiver<u64> {
         self.wanted.subscribe()
     }

@@ -91,7 +91,7 @@ pub struct LaneTask {
     is_stopping: bool,
     /// Nothing more comes in.
     is_closed: bool,
-    /// Told when memory is wanted for something large.
+    /// Changes when the memory budget wants something back for something large.
     pressure: Option<watch::Receiver<u64>>,
     /// What it has of the requests that all lanes have in flight.
     part: InFlightPart,
@@ -113,7 +113,7 @@ fn now(services: &impl LaneServices) -> LaneNow {
     LaneNow { instant: Instant::now().into_std(), database: services.database_now() }
 }
 
-/// Ends when memory is wanted; never where nobody tells.
+/// Ends when the memory budget wants something back; never without one.
 async fn pressed(pressure: &mut Option<watch::Receiver<u64>>) {
     if let Some(told) = pressure {
         if told.changed().await.is_ok() {
@@ -172,7 +172,7 @@ impl LaneTask {
         self
     }
 
-    /// Has the lane give back what it holds in memory and the backlog has, too, when it is told.
+    /// Has the lane give back what it holds in memory and the backlog has, too, when `pressure` changes.
     #[must_use]
     pub fn pressed_by(mut self, pressure: watch::Receiver<u64>) -> Self {
         self.pressure = Some(pressure);

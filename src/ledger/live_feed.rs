@@ -58,7 +58,7 @@ struct FeedShared {
     queue: Mutex<FeedQueue>,
 }
 
-/// Hands attempts to those who watch them. Clones share it.
+/// Hands attempts to the readers that watch them. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AttemptFeed(Arc<FeedShared>);
 
@@ -103,7 +103,7 @@ impl AttemptFeed {
         queue.kept.push_back(Arc::new(seen));
     }
 
-    /// Looks on from here.
+    /// A reader watches from here on.
     pub(crate) fn watch(&self) -> FeedWatch {
         self.0.watchers.fetch_add(1, Ordering::Relaxed);
         let queue = self.queue();

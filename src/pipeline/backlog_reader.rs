@@ -52,7 +52,7 @@ impl BacklogReader {
         Self { server, slot, budget, session, starving }
     }
 
-    /// Told when memory is wanted for something large.
+    /// Changes when the memory budget wants something back for something large.
     pub(crate) fn pressure(&self) -> watch::Receiver<u64> {
         self.budget.pressure()
     }

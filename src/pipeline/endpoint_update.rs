@@ -37,7 +37,7 @@ pub(crate) struct EndpointUpdate {
     pub(crate) closed: Vec<EndpointIndex>,
     /// The events, if their filters, ages or payloads are others.
     pub(crate) events: Option<Arc<[EventRule]>>,
-    /// Told once the pump keeps to it.
+    /// The pump answers here once it keeps to it.
     pub(crate) taken: oneshot::Sender<()>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct RefreshRequest {
     /// Its id, as the stream has it.
     pub(crate) xid: u32,
     pub(crate) rows: ChangedRows,
-    /// Told when the endpoints are as it left them.
+    /// The follower of the table answers here when the endpoints are as it left them.
     pub(crate) done: oneshot::Sender<()>,
 }
 
@@ -147,6 +147,6 @@ pub(crate) struct EndpointLookup {
     pub(crate) names: Vec<Arc<str>>,
     /// How much has to be known.
     pub(crate) version: i64,
-    /// Told when it is known what each of them is, or why one cannot be served.
+    /// The mirror answers here when it knows what each of them is, or why one cannot be served.
     pub(crate) done: oneshot::Sender<Result<(), String>>,
 }

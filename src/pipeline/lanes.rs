@@ -46,7 +46,7 @@ use crate::pipeline::shutdown::ShutdownStages;
 use crate::replication::slot_ownership::SlotOwnership;
 use crate::store::state_error::StateError;
 
-/// Lanes that have ended and are not heard of yet. Others wait.
+/// Lanes that have ended, which the registry does not know yet. Others wait.
 const ENDED_MAX: usize = 16;
 
 /// What all lanes have in common.
@@ -61,12 +61,12 @@ pub(crate) struct LaneContext {
     pub(crate) in_flight: InFlightTotal,
     /// What each lane may hold of the memory budget.
     pub(crate) share_bytes: usize,
-    /// Where it is told that a lane has ended.
+    /// To the registry: a lane has ended.
     pub(crate) ended: mpsc::Sender<EndedLane>,
 }
 
 impl LaneContext {
-    /// For lanes that tell `reports`, with `share_bytes` for each, and where it is heard that one has ended.
+    /// For lanes that tell `reports`, with `share_bytes` for each, and where the registry learns that one has ended.
     pub(crate) fn new(
         settings: &Settings,
         handles: &SharedHandles,

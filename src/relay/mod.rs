@@ -1,4 +1,4 @@
-//! The broker between those who read a slot and those who deliver: NATS JetStream.
+//! The broker between a tail, which reads a slot, and the workers, which deliver: NATS JetStream.
 //!
 //! ```text
 //! tail ─ message ─▶ stream of a partition ─ message ─▶ owner of the partition

@@ -74,7 +74,7 @@ impl StreamName {
         }
     }
 
-    /// The command that makes it, for those who let nobody else make streams.
+    /// The command that makes it, for operators who let nobody else make streams.
     pub(crate) fn command(&self, settings: &RelaySettings) -> String {
         format!(
             "nats stream add {} --subjects {} --storage file --retention limits --discard new \

@@ -131,7 +131,7 @@ pub(crate) async fn look(
     Ok((judge::judge(&facts, wanted), Some(facts)))
 }
 
-/// Makes sure that everything is there, for those who only look on.
+/// Makes sure that everything is there, for `walhook tail`, which only looks on.
 ///
 /// # Errors
 /// [`SourceError::NotSetUp`] with everything that is missing, also what [`prepare`] would make.

@@ -75,7 +75,7 @@ pub(crate) struct SourceTerms {
     pub writable: watch::Receiver<bool>,
     /// Ends the connection; a new one is made as after any other loss.
     pub let_go: SlotRelease,
-    /// Told whether the slot is ours.
+    /// Where the source notes whether the slot is ours.
     pub slot_ownership: SlotOwnership,
     /// Where the feedback runs. Not on the runtime of the pump: to render a large
     /// row may take longer than the server waits for a sign of life.

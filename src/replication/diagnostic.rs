@@ -86,7 +86,7 @@ pub enum SetupDiagnostic {
         role: String,
         sql: String,
     },
-    /// `walhook run` would run `sql`; who only looks on makes nothing.
+    /// `walhook run` would run `sql`; a command that only looks on makes nothing.
     NotPrepared {
         publication: String,
         sql: String,

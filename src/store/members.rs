@@ -1,4 +1,4 @@
-//! Those who deliver for a source. A row decides only who tries to own what.
+//! The workers of a source. A row decides only which of them tries to own what.
 
 use std::time::Duration;
 

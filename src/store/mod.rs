@@ -37,7 +37,7 @@
 //! | `gaps` | `walhook.gaps` |
 //! | `large_body` | Large bodies on their way into the state and out again: in pieces |
 //! | `letter_groups` | Dead letters by the filter rather than by the page |
-//! | `members` | Those who deliver for a source |
+//! | `members` | The workers of a source |
 //! | `messages` | What became of messages |
 //! | `migrate` | Schema `walhook` |
 //! | `operator_orders` | What operators have ordered, one row each |

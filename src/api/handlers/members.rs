@@ -8,7 +8,7 @@ use crate::api::answers::problem::ProblemResponse;
 use crate::api::surface::HttpSurface;
 use crate::store::source_members;
 
-/// Those who deliver, and which partitions each has.
+/// The workers, and which partitions each has.
 pub(crate) async fn list(
     State(surface): State<HttpSurface>,
 ) -> Result<Json<MemberList>, ProblemResponse> {

@@ -48,7 +48,7 @@ pub struct DeliveryNetwork {
     begun: BegunMessages,
     channel_errors: Option<ChannelErrorMetrics>,
     sockets: Sockets,
-    /// Told while a large row waits for memory that is in flight.
+    /// Changes while a large row waits in the memory budget for what is in flight.
     memory_wanted: Option<watch::Receiver<u64>>,
     tracing: Option<RequestTracing>,
 }

@@ -29,7 +29,7 @@ const DOUBLINGS_MAX: u32 = 3;
 /// Of one endpoint.
 #[derive(Debug)]
 pub(crate) struct StallRule {
-    /// Told again and again while a large row waits for memory that is in flight.
+    /// Changes again and again while a large row waits in the memory budget for what is in flight.
     wanted: watch::Receiver<u64>,
     /// How many in a row were given up.
     given_up: AtomicU32,

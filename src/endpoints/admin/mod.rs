@@ -1,4 +1,4 @@
-//! The administration: answers those who make and change endpoints while walhook runs.
+//! The administration: answers the calls of the API that make and change endpoints while walhook runs.
 //!
 //! ```text
 //! api ─ AdminRequest ─▶ [admin] ─ changes and a row ─▶ registry ─▶ walhook.endpoints, then everybody else

@@ -175,7 +175,7 @@ impl RelayOutbox {
         }
     }
 
-    /// Whether those who deliver have settled most of what they were given.
+    /// Whether the owners of the partitions have settled most of what they were given.
     pub(super) fn is_roomy(&self) -> bool {
         self.unsettled.get() < ROOMY_MAX
     }

@@ -53,7 +53,7 @@
 //! | `process` | One run of walhook |
 //! | `receiver` | The receivers |
 //! | `registry` | The endpoints of one run |
-//! | `roles` | The lives of a tail and of those who deliver |
+//! | `roles` | The lives of a tail and of the partitions' owners |
 //! | `scenario` | What one seed sets up |
 //! | `shown_books` | The books as the metrics of a run show them |
 //! | `source` | The replication connection |

@@ -47,7 +47,7 @@ struct LateMessage {
 pub(super) struct ModelBroker {
     streams: BTreeMap<PartitionNumber, StoredStream>,
     late: Vec<LateMessage>,
-    /// Told of each new message, and of each stream that is not what it was.
+    /// Wakes the readers at each new message, and at each stream that is not what it was.
     news: Arc<Notify>,
 }
 

@@ -1,5 +1,5 @@
-//! The lives of a tail and of those who deliver: each run ends by a kill, in good order, frozen for a while, or not
-//! before all is well, and another one follows.
+//! The lives of a tail and of the partitions' owners: each run ends by a kill, in good order, frozen for a while, or
+//! not before all is well, and another one follows.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl RoleLives {
         while stale.next().await.is_some() {}
     }
 
-    /// Those who deliver for one partition, one after the other.
+    /// The owners of one partition, one after the other.
     async fn owners(&self, partition: PartitionNumber) {
         let mut stale = StaleRuns::new();
         let plan = usize::try_from(partition.raw() - 1).unwrap_or_default();

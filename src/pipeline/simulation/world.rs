@@ -66,7 +66,7 @@ struct ModelRun {
     is_troubled: bool,
     /// Since when nothing has.
     well_since: Duration,
-    /// Told when it ends as by `kill -9`.
+    /// Wakes the run when it ends as by `kill -9`.
     crashed: Arc<Notify>,
 }
 
@@ -115,7 +115,7 @@ pub(super) struct SharedWorld {
     world: Arc<Mutex<SimulatedWorld>>,
     /// The run of walhook that this one belongs to; 0 for those who belong to none.
     pub(super) run: usize,
-    /// Told when the run ends as by `kill -9`.
+    /// Wakes the run when it ends as by `kill -9`.
     pub(super) crashed: Arc<Notify>,
 }
 

@@ -121,7 +121,7 @@ impl OtlpExporter {
             }
             self.send_spans(&url, &mut batch, &mut signal, Some(stop)).await;
         }
-        // What ends now is there already: those who make spans ended before.
+        // What ends now is there already: the parts that make spans ended before.
         while let Ok(span) = spans.try_recv() {
             batch.push(span);
         }
