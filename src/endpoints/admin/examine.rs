@@ -181,7 +181,7 @@ fn away(error: StoreError) -> AdminRefusal {
     AdminRefusal::new(503, format!("{:#}", anyhow::Error::new(error)))
 }
 
-/// While walhook runs, its slot is in use, and that is by itself.
+/// While walhook runs, its slot is in use by itself.
 fn is_own_use(finding: &CheckFinding) -> bool {
     matches!(
         finding.refusal,

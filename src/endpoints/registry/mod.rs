@@ -72,7 +72,7 @@ use crate::telemetry::metrics::EndpointMetrics;
 /// Changes of the endpoints on their way to ledger and pump: they are made one after the other.
 const EDITS_MAX: usize = 2;
 
-/// Orders that wait for their turn. The callers with more wait.
+/// Orders that wait for their turn. A caller with one more waits.
 const ORDERS_MAX: usize = 16;
 
 /// An endpoint that is there when walhook starts.

@@ -79,7 +79,7 @@ impl LaneState {
         }
     }
 
-    /// Whether nothing is sent since the endpoint is disabled or paused.
+    /// Whether nothing is sent because the endpoint is disabled or paused.
     pub(super) fn is_told_to_rest(&self) -> bool {
         self.is_disabled || self.is_paused
     }
