@@ -2,7 +2,7 @@
 //!
 //! The rooms are the crate's own, so that the compiler sees what nobody uses. What a test of `tests/`, a
 //! benchmark or a fuzz target calls is named here, item by item, in the order of the rooms; the command line
-//! is the only other way in. Whoever takes a use away takes its line away.
+//! is the only other way in. A line goes with the last use of its item.
 
 pub mod api {
     pub mod openapi {

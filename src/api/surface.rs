@@ -12,7 +12,7 @@ use crate::api::allowed_hosts::AllowedHosts;
 use crate::api::answers::problem::ProblemResponse;
 use crate::api::live_readers::LiveReaders;
 use crate::api::refusals::RefusalCounter;
-use crate::api::requests::backfill_calls::BackfillSender;
+use crate::api::requests::backfill_calls::BackfillRequestSender;
 use crate::api::requests::endpoint_calls::AdminSender;
 use crate::api::requests::fields::unknown;
 use crate::api::requests::message_queries::MessageQueries;
@@ -75,7 +75,7 @@ pub(crate) struct HttpSurface {
     /// Makes and changes endpoints.
     pub admin: AdminSender,
     /// Reads rows that were there before.
-    pub backfills: BackfillSender,
+    pub backfills: BackfillRequestSender,
     pub token: Option<Secret<String>>,
     /// By which names it may be asked without one.
     pub hosts: AllowedHosts,

@@ -57,7 +57,7 @@ use crate::task::TaskOwner;
 /// How often leases are prolonged, and it is looked who is there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// At most one partition is given back in this time: whoever takes it has to catch up first.
+/// At most one partition is given back in this time: its next owner has to catch up first.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
 
 /// A partition that could not be served is left alone for so long.

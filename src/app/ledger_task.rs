@@ -1,4 +1,4 @@
-//! The ledger of whoever has the slot as a task: what it is built of, its channels, and how long it is waited for.
+//! The ledger of the slot's holder as a task: what it is built of, its channels, and how long it is waited for.
 
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ fn standby_copies(handles: &SharedHandles, end: Lsn, stored: Lsn) -> StandbyCopi
     StandbyCopies::new(Arc::new(listener), end, stored)
 }
 
-/// The ledger of whoever has the slot.
+/// The ledger of the slot's holder.
 pub(super) fn ledger(
     settings: &Settings,
     handles: &SharedHandles,

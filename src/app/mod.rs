@@ -99,7 +99,7 @@ pub(crate) struct App {
     role: MemberRole,
     skip_transaction: Option<Lsn>,
     admin: api::requests::endpoint_calls::AdminSender,
-    backfills: api::requests::backfill_calls::BackfillSender,
+    backfills: api::requests::backfill_calls::BackfillRequestSender,
     /// The configuration as it is read again.
     reloads: (watch::Sender<Option<Arc<Settings>>>, ReloadedSettings),
     tasks: TaskOwner,
@@ -127,7 +127,7 @@ impl App {
         let scrape = MetricsScrape::new(shown.0, shown.1, &handles, confirmed_out);
         let scrape = Arc::new(scrape);
         let shown = (Arc::clone(&registry), partitions.clone());
-        let backfills = api::requests::backfill_calls::BackfillSender::default();
+        let backfills = api::requests::backfill_calls::BackfillRequestSender::default();
         let senders = (Arc::clone(&admin), Arc::clone(&backfills));
         let close = tasks.close_token();
         let surface = surface(&settings, &handles, Arc::clone(&scrape), shown, senders, close);

@@ -69,7 +69,7 @@ pub(super) struct PartitionContext {
     pub(super) budget: MemoryBudget,
     /// What each lane may hold of the memory budget, and what they count together.
     pub(super) share: (usize, InFlightTotal),
-    /// Where whoever looks finds the endpoints.
+    /// Where API, status and metrics find the endpoints.
     pub(super) snapshots: PartitionSnapshots,
     /// All endpoints that there are, of whichever partition.
     pub(super) all: AllEndpoints,

@@ -213,7 +213,7 @@ fn start_backfills(
     settings: &Settings,
     handles: &SharedHandles,
     ownership: StateOwnership,
-    sender: &api::requests::backfill_calls::BackfillSender,
+    sender: &api::requests::backfill_calls::BackfillRequestSender,
     tasks: &mut TaskOwner,
 ) -> mpsc::Receiver<BackfillOrder> {
     let (orders_in, orders) = mpsc::channel(ORDERS_MAX);

@@ -35,7 +35,7 @@ pub(super) fn surface(
     (registry, partitions): (Arc<OnceLock<RegistryHandle>>, PartitionSnapshots),
     (admin, backfills): (
         api::requests::endpoint_calls::AdminSender,
-        api::requests::backfill_calls::BackfillSender,
+        api::requests::backfill_calls::BackfillRequestSender,
     ),
     stop: CancellationToken,
 ) -> HttpSurface {

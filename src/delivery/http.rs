@@ -50,7 +50,7 @@ use crate::delivery::request::body;
 use crate::delivery::request::body::OutgoingBody;
 use crate::delivery::request::headers;
 use crate::delivery::request::headers::EventIds;
-use crate::delivery::request::oauth::AccessToken;
+use crate::delivery::request::oauth::BearerToken;
 use crate::delivery::request::oauth::TokenCache;
 use crate::delivery::request::request_template::TemplateFiller;
 use crate::delivery::request::sign::RequestSignature;
@@ -276,7 +276,7 @@ impl EndpointClient {
         lease: &Lease,
         (started, now): (Instant, Timestamp),
         shown: &mut HeaderLines,
-        (mut told, token): (Told<'_>, &mut Option<AccessToken>),
+        (mut told, token): (Told<'_>, &mut Option<BearerToken>),
         sent: Option<Arc<AtomicU64>>,
     ) -> Result<Instant, AttemptFailure> {
         let filler = self.filler.as_ref();

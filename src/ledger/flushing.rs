@@ -77,7 +77,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
         self.watermark.confirmable().bytes_since(self.stored) >= IDLE_FLUSH_BYTES
     }
 
-    /// Whether somebody waits for what is settled, and has not been told all of it.
+    /// Whether the tail waits for what is settled, and the state does not say all of it.
     pub(super) fn has_settled_more(&self) -> bool {
         self.settled_is_awaited && self.watermark.settled() > self.written
     }

@@ -21,11 +21,11 @@
 //! | `flushing` | When the ledger flushes, and what follows |
 //! | `joined_flushes` | Commits what is due in several partitions of a process in one transaction |
 //! | `live_books` | The books at this moment, in the metrics |
-//! | `live_feed` | Attempts as they are made, for whoever looks on |
+//! | `live_feed` | Attempts as they are made, for the live view of API and page |
 //! | `outcome_log` | One log line per final outcome |
 //! | `pending` | What happened since the last flush began, collected to be committed as one `StateFlush` |
 //! | `postings` | What notes come to in the books |
-//! | `replayed` | Tells whoever sends deliveries again which of them have come to their end |
+//! | `replayed` | Tells the redelivery which of its deliveries have come to their end |
 //! | `reports` | Takes in what pump, lanes and registry report, as entries of the books |
 //! | `seen_values` | Values that events were raised with, until the settled prefix has passed them |
 //! | `standby_copies` | What of the state a standby has, too |
@@ -143,7 +143,7 @@ pub(crate) struct LedgerParts<T = StateConnection> {
     pub replayed: ReplayProgress,
     /// Told which chunks of backfills are done.
     pub backfills: BackfillProgress,
-    /// Told of each attempt, for whoever looks on.
+    /// Gets each attempt, for the live view.
     pub feed: AttemptFeed,
     /// Another process waits for what is settled: it is written down soon, also where nothing else is to be.
     pub settled_is_awaited: bool,
@@ -204,7 +204,7 @@ pub(crate) struct Ledger<T = StateConnection> {
     commit_times: CommitTimes,
     confirmed: watch::Sender<Lsn>,
     /// Nothing beyond is confirmed before it is written down: a slot that stands further was made
-    /// by somebody else.
+    /// by another.
     stored: Lsn,
     copies: Option<StandbyCopies>,
     settled: watch::Sender<Option<Position>>,
@@ -237,8 +237,8 @@ type FlushOutcome<T> = (StateWriter<T>, Result<FlushEnd, StateError>);
 #[derive(Clone, Copy, Debug)]
 struct FlushEnd {
     confirmable: Lsn,
-    /// The stream's connection when it began, and how far the WAL is written with it; if somebody wants
-    /// to know and it could be asked.
+    /// The stream's connection when it began, and how far the WAL is written with it; if standbys are
+    /// waited for and it could be asked.
     wal_end: Option<(u64, Lsn)>,
 }
 

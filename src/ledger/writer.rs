@@ -93,7 +93,7 @@ pub(crate) trait FlushTarget: Send {
 #[derive(Debug)]
 pub(crate) struct StateConnection {
     session: FlushSession,
-    /// Whoever commits what is due in other partitions as well.
+    /// Commits what is due in other partitions as well.
     joined: Option<JoinedFlushes>,
     /// The last flush that was to be joined was not committed so: the next goes by itself, and tells why.
     alone: bool,

@@ -145,10 +145,10 @@ impl RedeliveryService {
                             orphans.push(self.take_back(endpoint));
                             continue;
                         }
-                        let way = self.way(&endpoint).filter(|_| !working.contains(&endpoint));
-                        if let Some(way) = way {
+                        let claim = self.claim_of(&endpoint).filter(|_| !working.contains(&endpoint));
+                        if let Some(claim) = claim {
                             working.insert(Arc::clone(&endpoint));
-                            workers.push(self.work(endpoint, way));
+                            workers.push(self.work(endpoint, claim));
                         }
                     }
                 }
@@ -166,7 +166,7 @@ impl RedeliveryService {
     }
 
     /// `None` if there is no such endpoint, or it is disabled or being removed.
-    fn way(&self, endpoint: &str) -> Option<ClaimKind> {
+    fn claim_of(&self, endpoint: &str) -> Option<ClaimKind> {
         let snapshot = self.registry.get()?.snapshot();
         let shown = snapshot.find(endpoint)?;
         let (replays, metrics) = (shown.replays.clone(), shown.metrics.clone());
@@ -238,7 +238,7 @@ impl RedeliveryService {
     }
 
     /// Sends what there is for one endpoint. Ends when there is nothing more.
-    async fn work(&self, endpoint: Arc<str>, way: ClaimKind) -> (Arc<str>, anyhow::Result<()>) {
+    async fn work(&self, endpoint: Arc<str>, claim: ClaimKind) -> (Arc<str>, anyhow::Result<()>) {
         let mut worker = ResendWorker {
             shared: self,
             ended: self.replayed.watch(),
@@ -248,7 +248,7 @@ impl RedeliveryService {
             in_memory: HashMap::new(),
             tally: ReplayTally::default(),
             endpoint,
-            way,
+            claim,
         };
         let outcome = worker.run().await;
         (worker.endpoint, outcome)

@@ -36,7 +36,7 @@ use crate::store::state_error::StateError;
 pub(crate) struct ResendWorker<'r> {
     pub(crate) shared: &'r RedeliveryService,
     pub(crate) endpoint: Arc<str>,
-    pub(crate) way: ClaimKind,
+    pub(crate) claim: ClaimKind,
     pub(crate) ended: watch::Receiver<()>,
     pub(crate) pace: ResendPace,
     /// How many letters may be in memory at once: as many as go out in a second. The rest can be taken back.
@@ -150,8 +150,8 @@ impl ResendWorker<'_> {
         let balance = self.shared.metrics.balance(&self.endpoint, table);
         balance.dead.dec();
         balance.pending.inc();
-        self.way.metrics.pending_memory.inc();
-        self.way.metrics.replays.inc();
+        self.claim.metrics.pending_memory.inc();
+        self.claim.metrics.replays.inc();
     }
 
     /// Gives one event to the lane, when it is its turn and there is room for it in memory.
@@ -187,13 +187,13 @@ impl ResendWorker<'_> {
         // Letters are counted when they are claimed: until they end they are pending, wherever they are.
         let is_logged = matches!(id, ReplayId::Logged(_));
         if is_logged {
-            self.way.metrics.pending_memory.inc();
-            self.way.metrics.replays.inc();
+            self.claim.metrics.pending_memory.inc();
+            self.claim.metrics.replays.inc();
         }
         let sent =
-            self.way.replays.send(vec![ReplayedDelivery { id, event: Arc::new(event) }]).await;
+            self.claim.replays.send(vec![ReplayedDelivery { id, event: Arc::new(event) }]).await;
         if sent.is_err() {
-            self.way.metrics.pending_memory.sub(i64::from(is_logged));
+            self.claim.metrics.pending_memory.sub(i64::from(is_logged));
         } else {
             self.in_memory.insert(id, share);
         }

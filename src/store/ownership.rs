@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 
-/// The right to write state for a partition of a slot's source, until somebody else takes it. A clone is for those who claim
+/// The right to write state for a partition of a slot's source, until another walhook takes it. A clone is for those who claim
 /// and never flush: flushes are counted in one place.
 #[derive(Clone, Debug)]
 pub struct StateOwnership {

@@ -15,7 +15,7 @@ use crate::store::backfills::ReadOrder;
 use crate::store::backfills::StoredBackfill;
 
 /// The way to the service; empty while the slot is another walhook's.
-pub(crate) type BackfillSender = Arc<OnceLock<mpsc::Sender<BackfillRequest>>>;
+pub(crate) type BackfillRequestSender = Arc<OnceLock<mpsc::Sender<BackfillRequest>>>;
 
 /// What is to be done.
 #[derive(Debug)]

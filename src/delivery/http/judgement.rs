@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use crate::delivery::channel::Channel;
 use crate::delivery::http::EndpointClient;
-use crate::delivery::request::oauth::AccessToken;
+use crate::delivery::request::oauth::BearerToken;
 use crate::delivery::response::reply::SeenResponse;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::AttemptReach;
@@ -17,7 +17,7 @@ impl EndpointClient {
     /// attempt, which gets a new one; to one that never was, it is as final as any.
     pub(super) fn judge_token(
         &self,
-        token: Option<AccessToken>,
+        token: Option<BearerToken>,
         status: Option<StatusCode>,
         (verdict, failure): (AttemptVerdict, Option<AttemptFailure>),
         reach: &mut AttemptReach,

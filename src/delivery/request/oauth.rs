@@ -59,12 +59,12 @@ pub(crate) struct TokenCache {
     headers: HeaderMap,
     form: Bytes,
     refusal: Option<AddressRefusal>,
-    current: Mutex<Option<AccessToken>>,
+    current: Mutex<Option<BearerToken>>,
 }
 
 /// A token in use.
 #[derive(Clone)]
-pub(crate) struct AccessToken {
+pub(crate) struct BearerToken {
     /// `Bearer ...`, marked as sensitive.
     pub(crate) header: HeaderValue,
     until: Instant,
@@ -132,7 +132,7 @@ impl TokenCache {
     }
 
     /// A token that is good for a while yet.
-    pub(crate) async fn token(&self, now: Timestamp) -> Result<AccessToken, NoToken> {
+    pub(crate) async fn token(&self, now: Timestamp) -> Result<BearerToken, NoToken> {
         let mut current = self.current.lock().await;
         if let Some(token) = current.as_ref().filter(|token| Instant::now() < token.until) {
             return Ok(token.clone());
@@ -149,7 +149,7 @@ impl TokenCache {
 
     /// The endpoint has answered 401 to this token. Whether another one may help: it does if this
     /// one was good before; one that never was is what this issuer gives.
-    pub(crate) fn discard(&self, token: &AccessToken) -> bool {
+    pub(crate) fn discard(&self, token: &BearerToken) -> bool {
         // Where it is locked, another attempt is renewing it already.
         if let Ok(mut current) = self.current.try_lock()
             && current.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.proven, &token.proven))
@@ -159,7 +159,7 @@ impl TokenCache {
         token.proven.load(Ordering::Relaxed)
     }
 
-    async fn fetch(&self, now: Timestamp) -> Result<AccessToken, NoToken> {
+    async fn fetch(&self, now: Timestamp) -> Result<BearerToken, NoToken> {
         if let Some(refusal) = self.refusal {
             let detail = refusal.to_string();
             let failure = AttemptFailure { class: FailureClass::Refused, detail };
@@ -187,7 +187,7 @@ impl TokenCache {
     }
 }
 
-impl AccessToken {
+impl BearerToken {
     /// The endpoint has taken it.
     pub(crate) fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
@@ -199,7 +199,7 @@ fn read(
     status: Option<StatusCode>,
     body: &[u8],
     asked: Instant,
-) -> Result<AccessToken, AttemptFailure> {
+) -> Result<BearerToken, AttemptFailure> {
     let body = without_mark(body);
     let failure = |detail: String| AttemptFailure { class: FailureClass::Status, detail };
     let status = status.unwrap_or_default();
@@ -226,7 +226,7 @@ fn read(
     let lifetime = seconds.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
     let lifetime = lifetime.unwrap_or(LIFETIME).min(LIFETIME_MAX);
     let until = asked + (lifetime - MARGIN.min(lifetime / 10));
-    Ok(AccessToken { header, until, proven: Arc::default() })
+    Ok(BearerToken { header, until, proven: Arc::default() })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One run of whoever delivers for a partition: joins the stages as `app::partition` does, and prolongs its lease.
+//! One run of a partition's owner: joins the stages as `app::partition` does, and prolongs its lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +140,7 @@ fn books(state: &ModelState, names: &[Arc<str>]) -> LedgerStart {
     }
 }
 
-/// Prolongs the lease. What is somebody else's stops at once: the right to send is over already.
+/// Prolongs the lease. What another owner has stops at once: the right to send is over already.
 async fn keep_lease(
     world: SharedWorld,
     ownership: ModelOwnership,

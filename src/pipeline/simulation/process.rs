@@ -255,7 +255,7 @@ pub(super) struct LedgerStart {
 /// Where a source was left.
 pub(super) type ResumedSource = (Option<Position>, AlreadySettled, Option<Position>);
 
-/// Starts the stages of whoever has the slot. Events go to its lanes, or to `relay`.
+/// Starts the stages of the slot's holder. Events go to its lanes, or to `relay`.
 pub(super) async fn join_source(
     parts: RunParts,
     started: StagesOfRun,

@@ -318,7 +318,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     let context = error_context(body.fields());
                     let at = context.as_deref().and_then(unsendable::position_in);
                     let fault = SourceError::Server(error.clone());
-                    // Whoever follows the stream knows the transaction.
+                    // `ReplicationSource` knows the transaction.
                     let unsendable =
                         || SourceError::Unsendable(Box::new(UnsendableRow::at(at, error)));
                     if fault.may_be_mended() { fault } else { unsendable() }
@@ -334,7 +334,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     fn publication_gone(&self) -> SourceError {
         let FrameLimits { slot, publication, .. } = self.limits.clone();
-        // Whoever follows the stream knows what is confirmed.
+        // `ReplicationSource` knows what is confirmed.
         SetupDiagnostic::PublicationGone {
             publication,
             slot,

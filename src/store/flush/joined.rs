@@ -34,7 +34,7 @@ pub struct JoinedFlush {
 
 impl JoinedFlush {
     pub fn of(mut parts: Vec<PartitionFlush>) -> Self {
-        // The same order of locks, whoever else takes several.
+        // The same order of locks in every process.
         parts.sort_by_key(|part| part.ownership.partition);
         let mut rows = StateFlush::default();
         for part in &mut parts {
