@@ -336,6 +336,9 @@ pub mod store {
     pub mod ownership {
         pub use crate::store::ownership::StateOwnership;
     }
+    pub mod partition_leases {
+        pub use crate::store::partition_leases::prolong;
+    }
     pub mod partitions {
         pub use crate::store::partitions::drop_old;
         pub use crate::store::partitions::ensure_ahead;

@@ -8,6 +8,9 @@
 //!
 //! A lease says who may send; the epoch of the same row says who may write. The slot's holder can call all
 //! partitions back: no lease is prolonged any more, and when the last one is over nobody but it may send.
+//!
+//! What is about several partitions locks their rows in the order of their numbers, as joined flushes do: in another
+//! order the two would wait for each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,8 +165,12 @@ pub(crate) async fn recall(
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.column(Type::INT4_ARRAY, partitions.iter().map(|partition| partition.raw()));
-    let stop = "UPDATE walhook.progress SET at_source = true
-                 WHERE slot = $1 AND partition = ANY ($2::integer[])";
+    let stop = "WITH locked AS (
+            SELECT partition FROM walhook.progress
+             WHERE slot = $1 AND partition = ANY ($2::integer[])
+             ORDER BY partition FOR NO KEY UPDATE)
+         UPDATE walhook.progress p SET at_source = true
+           FROM locked WHERE p.slot = $1 AND p.partition = locked.partition";
     client.execute_typed(stop, &params.list()).await?;
     let is_theirs = |row: &PartitionRow| partitions.contains(&row.partition);
     while rows(client, slot).await?.iter().any(|row| row.is_leased && is_theirs(row)) {
@@ -176,12 +183,16 @@ pub(crate) async fn recall(
     params.put(Type::TEXT, slot);
     params.column(Type::INT4_ARRAY, partitions.iter().map(|partition| partition.raw()));
     params.put(Type::TEXT, clean_ascii(holder));
-    let raise = "UPDATE walhook.progress
-                    SET epoch = epoch + 1, holder = $3, held_since = now(), member = NULL,
-                        lease_until = NULL
-                  WHERE slot = $1 AND partition = ANY ($2::integer[])
-              RETURNING partition, settled_lsn, settled_ordinal, member, at_source, rewind,
-                        false AS is_leased, NULL::float8 AS free_for";
+    let raise = "WITH locked AS (
+            SELECT partition FROM walhook.progress
+             WHERE slot = $1 AND partition = ANY ($2::integer[])
+             ORDER BY partition FOR NO KEY UPDATE)
+         UPDATE walhook.progress p
+            SET epoch = epoch + 1, holder = $3, held_since = now(), member = NULL,
+                lease_until = NULL
+           FROM locked WHERE p.slot = $1 AND p.partition = locked.partition
+      RETURNING p.partition, settled_lsn, settled_ordinal, member, at_source, rewind,
+                false AS is_leased, NULL::float8 AS free_for";
     let raised = tx.query_typed(raise, &params.list()).await?;
     for found in &raised {
         let found = row(found)?;
@@ -267,7 +278,7 @@ pub(crate) async fn take(
 ///
 /// # Errors
 /// That the statement failed.
-pub(crate) async fn prolong(
+pub async fn prolong(
     client: &Client,
     (slot, member): (&str, &str),
     owned: &[(PartitionNumber, i64)],
@@ -279,11 +290,16 @@ pub(crate) async fn prolong(
     params.column(Type::INT4_ARRAY, owned.iter().map(|(partition, _)| partition.raw()));
     params.column(Type::INT8_ARRAY, owned.iter().map(|(_, epoch)| *epoch));
     params.put(Type::FLOAT8, lease.as_secs_f64());
-    let update = "UPDATE walhook.progress p
+    let update = "WITH locked AS (
+            SELECT p.partition
+              FROM walhook.progress p
+              JOIN unnest($3::integer[], $4::bigint[]) AS o (partition, epoch)
+                ON p.partition = o.partition AND p.epoch = o.epoch
+             WHERE p.slot = $1 AND p.member = $2 AND NOT p.at_source
+             ORDER BY p.partition FOR NO KEY UPDATE OF p)
+         UPDATE walhook.progress p
             SET lease_until = clock_timestamp() + make_interval(secs => $5)
-           FROM unnest($3::integer[], $4::bigint[]) AS o (partition, epoch)
-          WHERE p.slot = $1 AND p.member = $2 AND p.partition = o.partition
-            AND p.epoch = o.epoch AND NOT p.at_source
+           FROM locked WHERE p.slot = $1 AND p.partition = locked.partition
       RETURNING p.partition";
     let rows = client.query_typed(update, &params.list()).await?;
     let kept = rows.iter().map(|row| {

@@ -53,17 +53,22 @@ pub async fn commit_joined(
     session: &mut SqlSession,
     joined: &JoinedFlush,
 ) -> Result<(), StateError> {
+    let outcome = attempt(session, joined).await;
+    if !outcome.as_ref().is_err_and(prepared_statements::is_of_names) {
+        return outcome;
+    }
+    session.statements.give_up();
+    attempt(session, joined).await
+}
+
+async fn attempt(session: &mut SqlSession, joined: &JoinedFlush) -> Result<(), StateError> {
     let JoinedFlush { parts, rows } = joined;
     let Some(first) = parts.first() else { return Ok(()) };
     let SqlSession { client, statements, .. } = session;
     let tx = statements.begin(client).await?;
     let steps: Vec<_> = parts.iter().map(PartitionFlush::step).collect();
     let refused = AtomicBool::new(false);
-    let outcome = Box::pin(write(tx, &steps, &first.ownership, rows, &refused)).await;
-    if outcome.as_ref().is_err_and(prepared_statements::is_of_names) {
-        session.statements.give_up();
-    }
-    outcome
+    Box::pin(write(tx, &steps, &first.ownership, rows, &refused)).await
 }
 
 impl PartitionFlush {

@@ -86,8 +86,12 @@ pub(crate) async fn forget(
     let mut params = SqlParams::default();
     params.put(Type::TEXT, ownership.slot.as_ref());
     // What a backfill has read belongs to no stream.
-    let partitions = "UPDATE walhook.progress SET settled_lsn = NULL, settled_ordinal = NULL,
-            at_source = true WHERE slot = $1 AND partition > 0";
+    let partitions = "WITH locked AS (
+            SELECT partition FROM walhook.progress WHERE slot = $1 AND partition > 0
+             ORDER BY partition FOR NO KEY UPDATE)
+         UPDATE walhook.progress p
+            SET settled_lsn = NULL, settled_ordinal = NULL, at_source = true
+           FROM locked WHERE p.slot = $1 AND p.partition = locked.partition";
     tx.execute_typed(partitions, &params.list()).await?;
     for table in ["settled_ahead", "fronts"] {
         let delete = match table {

@@ -1,5 +1,7 @@
 //! Flushes of several partitions in one transaction: all of them or none, and each once.
 
+use std::time::Duration;
+
 use walhook::testing::flow::lsn::Position;
 use walhook::testing::flow::partition::PartitionNumber;
 use walhook::testing::store::SqlSession;
@@ -10,6 +12,7 @@ use walhook::testing::store::flush::StateFlush;
 use walhook::testing::store::flush::commit;
 use walhook::testing::store::flush::commit_joined;
 use walhook::testing::store::ownership::StateOwnership;
+use walhook::testing::store::partition_leases::prolong;
 use walhook::testing::store::partitions::ensure_ahead;
 use walhook::testing::store::progress::load_settled_ahead_of;
 use walhook::testing::store::progress::take_partition;
@@ -23,6 +26,7 @@ use super::event;
 use super::flushes::count;
 use super::position;
 use super::push_log::attempt;
+use super::session;
 
 /// What the server has: push log, books, pushes, and how far the partitions are, with their flushes.
 const WRITTEN: &str = "SELECT (SELECT count(*) FROM walhook.push_log) || ' ' ||
@@ -106,4 +110,38 @@ async fn a_partition_that_is_not_ours_any_more_fails_it_for_all_and_each_is_told
     assert_eq!(state.text(WRITTEN).await, "1 1 1 -1/0 2/1");
     commit(&mut state.session, &mut heir, &flushes[0]).await.unwrap();
     assert_eq!(state.text(WRITTEN).await, "2 2 2 1/1 2/1");
+}
+
+/// A joined flush locks the partitions' rows by their numbers. Whatever else locks several does so, too: in another
+/// order each would wait for a row that the other has.
+#[tokio::test]
+async fn leases_are_prolonged_in_the_order_in_which_flushes_lock() {
+    let mut state = State::create().await;
+    // The second lies before the first in the table.
+    let second = own(&mut state.session, 2).await;
+    let first = own(&mut state.session, 1).await;
+    let give = "UPDATE walhook.progress SET at_source = false, member = 'm' WHERE partition > 0";
+    state.sql().await.batch_execute(give).await.unwrap();
+    let flush = state.sql().await;
+    let lock = "SELECT FROM walhook.progress WHERE partition = 1 FOR NO KEY UPDATE";
+    flush.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
+    let looker = state.sql().await;
+    let member = session(&state.database.url()).await;
+    let owned = [&second, &first].map(|own| (own.partition(), own.epoch()));
+    let prolonged = prolong(&member.client, (SLOT, "m"), &owned, Duration::from_secs(6));
+    let next = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND datname = current_database()";
+        while looker.text(waits).await == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let next =
+            "SELECT FROM walhook.progress WHERE partition = 2 FOR NO KEY UPDATE NOWAIT; COMMIT";
+        flush.batch_execute(next).await
+    };
+    let (prolonged, next) = tokio::join!(prolonged, next);
+    next.unwrap();
+    let mut prolonged = prolonged.unwrap();
+    prolonged.sort();
+    assert_eq!(prolonged, [first.partition(), second.partition()]);
 }
