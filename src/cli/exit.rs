@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::cli::terminal::ClosedOutput;
 use crate::flow::exit_status::ExitStatus;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
@@ -75,7 +76,7 @@ impl CommandError {
         self.error
             .chain()
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+            .any(ClosedOutput::is)
     }
 }
 
@@ -115,9 +116,21 @@ mod tests {
     #[test]
     fn a_reader_that_left_is_recognised_under_any_context() {
         fn write() -> Result<(), CommandError> {
-            let broken = io::Error::new(io::ErrorKind::BrokenPipe, "broken pipe");
-            Ok(Err(broken).context("cannot print")?)
+            let left = io::Error::new(io::ErrorKind::BrokenPipe, ClosedOutput);
+            Ok(Err(left).context("cannot print")?)
         }
         assert!(write().unwrap_err().is_closed_pipe());
+    }
+
+    /// A walhook whose connection was cut at the wrong moment ended with 0 and without a word.
+    #[test]
+    fn a_connection_that_breaks_is_no_reader_that_left() {
+        let broken = || io::Error::new(io::ErrorKind::BrokenPipe, "Broken pipe (os error 32)");
+        let of_postgres = StateError::from(StoreError::Disconnected(broken()));
+        for error in [anyhow::Error::new(broken()), anyhow::Error::new(of_postgres)] {
+            let error = CommandError::of_postgres(error.context("cannot take up the state"));
+            assert!(!error.is_closed_pipe(), "{error}");
+            assert_ne!(error.exit(), ExitStatus::Done);
+        }
     }
 }

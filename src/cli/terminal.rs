@@ -4,35 +4,63 @@
 //! sequence in them could rename the window, rewrite earlier lines or type into the shell.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fmt::Write as _;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write as _;
 
+/// The reader of the output has left, as `head` does. It has a type of its own because a connection to PostgreSQL that
+/// breaks is a broken pipe as well, and that is no reason to end in silence.
+#[derive(Debug)]
+pub(crate) struct ClosedOutput;
+
+impl fmt::Display for ClosedOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reader of the output has left")
+    }
+}
+
+impl std::error::Error for ClosedOutput {}
+
+impl ClosedOutput {
+    /// Whether that is what an output has answered.
+    pub(crate) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|cause| cause.is::<Self>())
+    }
+
+    /// What became of writing to an output.
+    fn told(written: io::Result<()>) -> io::Result<()> {
+        written.map_err(|error| match error.kind() {
+            kind @ io::ErrorKind::BrokenPipe => io::Error::new(kind, Self),
+            _ => error,
+        })
+    }
+}
+
 /// Writes a line to standard output.
 ///
 /// # Errors
-/// As the output: a closed pipe comes back as an error, where `println!` would panic.
+/// As the output: a closed pipe comes back as [`ClosedOutput`], where `println!` would panic.
 pub(crate) fn line(text: &str) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{text}")
+    ClosedOutput::told(writeln!(io::stdout().lock(), "{text}"))
 }
 
 /// Writes a line to standard error: what a person wants to know and a pipe does not.
 ///
 /// # Errors
-/// As the output.
+/// As for [`line`].
 pub(crate) fn note(text: &str) -> io::Result<()> {
-    writeln!(io::stderr().lock(), "{text}")
+    ClosedOutput::told(writeln!(io::stderr().lock(), "{text}"))
 }
 
 /// Writes over the line that was drawn before, and stays on it.
 ///
 /// # Errors
-/// As the output.
+/// As for [`line`].
 pub(crate) fn redraw(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    write!(out, "\r{text}\x1b[K")?;
-    out.flush()
+    ClosedOutput::told(write!(out, "\r{text}\x1b[K").and_then(|()| out.flush()))
 }
 
 /// `text` with every character written out that a terminal would act on instead of showing:
