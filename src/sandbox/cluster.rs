@@ -35,7 +35,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A fast stop waits for replication clients to take all that is left; one that hangs must not
 /// hold us up for `wal_sender_timeout`.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 

@@ -191,5 +191,6 @@ async fn a_backlog_that_nobody_has_analyzed_is_drained_row_by_row() {
     wait_for_text(&sql, &deleted, "t").await;
     let read: usize =
         sql.text(&format!("SELECT seq_tup_read + idx_tup_fetch {of}")).await.parse().unwrap();
-    assert!(read < 100 * ROWS, "{read} rows were read to deliver {ROWS}");
+    // 80,000 where nothing else runs, 500,000 on a machine with six times as much to do, 11 million by another index.
+    assert!(read < 500 * ROWS, "{read} rows were read to deliver {ROWS}");
 }
