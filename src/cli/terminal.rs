@@ -49,7 +49,7 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 /// Writes a line to standard error: what a person wants to know and a pipe does not.
 ///
 /// # Errors
-/// As for [`line`].
+/// As for [`line()`].
 pub(crate) fn note(text: &str) -> io::Result<()> {
     ClosedOutput::told(writeln!(io::stderr().lock(), "{text}"))
 }
@@ -57,7 +57,7 @@ pub(crate) fn note(text: &str) -> io::Result<()> {
 /// Writes over the line that was drawn before, and stays on it.
 ///
 /// # Errors
-/// As for [`line`].
+/// As for [`line()`].
 pub(crate) fn redraw(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     ClosedOutput::told(write!(out, "\r{text}\x1b[K").and_then(|()| out.flush()))
