@@ -28,7 +28,7 @@ async fn prepared(relay: &str) -> (Database, String) {
 }
 
 async fn said_by(member: &Service) -> Value {
-    let reply = member.get("/api/v1/members").await;
+    let reply = member.get_when_up("/api/v1/members").await;
     assert_eq!(reply.status, 200, "{reply:?}");
     reply.json()
 }
@@ -100,7 +100,7 @@ async fn every_member_says_who_has_which_partition_and_which_nobody_has() {
 async fn wait_for_unowned(asked: &Service, unowned: &Value) -> Value {
     let deadline = Instant::now() + AMPLE;
     loop {
-        let status = asked.get("/api/v1/status").await.json();
+        let status = asked.get_when_up("/api/v1/status").await.json();
         if &status["partitions"]["unowned"] == unowned {
             return status;
         }

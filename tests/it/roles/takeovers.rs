@@ -169,8 +169,7 @@ async fn another_number_of_partitions_loses_nothing_and_repeats_nothing_that_was
     let Some(node) = one_node(test, Arc::new(answer)).await else { return };
     let OneNode { sql, receiver, toml, .. } = &node;
     let toml = toml
-        .replace("[postgres]\n", "[postgres]\nwal_sender_timeout = \"2s\"\n")
-        .replace("[webhook]\n", "[shutdown]\ngrace = \"1s\"\n\n[webhook]\ntimeout = \"1h\"\n")
+        .replace("[webhook]\n", "[shutdown]\ngrace = \"5s\"\n\n[webhook]\ntimeout = \"1h\"\n")
         .replace("name = \"e0\"\n", "name = \"e0\"\nretry = { delays = [\"1h\"] }\n");
     let others = "SELECT sum(delivered) FROM walhook.balance WHERE endpoint NOT IN ('e0', 'e1')";
     let mut rows = 0;

@@ -93,6 +93,18 @@ impl Service {
         ask(self.http, "GET", path, None).await.unwrap()
     }
 
+    /// The same of a tail, whose HTTP surface is away for a moment when it starts anew.
+    pub(crate) async fn get_when_up(&self, path: &str) -> Reply {
+        let deadline = Instant::now() + AMPLE;
+        loop {
+            match ask(self.http, "GET", path, None).await {
+                Ok(reply) => return reply,
+                Err(error) => assert!(Instant::now() < deadline, "{path}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub(crate) async fn ask(&self, method: &str, path: &str, token: Option<&str>) -> Reply {
         ask(self.http, method, path, token).await.unwrap()
     }
