@@ -10,6 +10,7 @@
 //!                                                        are dropped              comes again
 //! ```
 //!
+//! A grace period of less than 5 s is divided in the same proportions: what is in flight gets half of it to end.
 //! `finished` ends it at any point: all is settled, and nothing is left to wait for.
 
 use std::time::Duration;
@@ -21,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// still in flight are aborted: enough for the last confirmation to reach PostgreSQL.
 const LAST_REQUESTS: Duration = Duration::from_millis(2500);
 const LAST_WORDS: Duration = Duration::from_millis(1200);
+
+/// In a grace period of so long or longer these are what they are.
+const WHOLE_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a shutdown waits for a database that is away.
 pub(crate) const AWAY_MAX: Duration = Duration::from_secs(2);
@@ -98,12 +102,15 @@ impl ShutdownStages {
         grace: Duration,
     ) -> anyhow::Result<()> {
         stop.cancelled().await;
+        let share = grace.div_duration_f64(WHOLE_GRACE).min(1.0);
+        let [requests, words, flush] =
+            [LAST_REQUESTS, LAST_WORDS, LAST_FLUSH].map(|last| last.mul_f64(share));
         let cut = async {
-            tokio::time::sleep(grace.saturating_sub(LAST_REQUESTS)).await;
+            tokio::time::sleep(grace.saturating_sub(requests)).await;
             self.stop_intake.cancel();
-            tokio::time::sleep(LAST_REQUESTS.min(grace).saturating_sub(LAST_WORDS)).await;
+            tokio::time::sleep(requests.saturating_sub(words)).await;
             self.abort_requests.cancel();
-            tokio::time::sleep(LAST_WORDS.min(grace).saturating_sub(LAST_FLUSH)).await;
+            tokio::time::sleep(words.saturating_sub(flush)).await;
             self.abort_writes.cancel();
         };
         tokio::select! {
@@ -124,6 +131,30 @@ pub(crate) async fn is_stopped_soon(stop: &CancellationToken) -> bool {
 mod tests {
     use super::*;
     use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_flight_gets_half_of_a_grace_period_however_short() {
+        for (grace, begin, end, write) in [
+            (25_000, 22_500, 23_800, 24_400),
+            (5000, 2500, 3800, 4400),
+            (1000, 500, 760, 880),
+            (0, 0, 0, 0),
+        ] {
+            let (stages, stop, begun) =
+                (ShutdownStages::default(), CancellationToken::new(), Instant::now());
+            stop.cancel();
+            let after = |stage: CancellationToken| async move {
+                stage.cancelled().await;
+                begun.elapsed().as_millis()
+            };
+            let cut = stages.clone().follow(stop, Duration::from_millis(grace));
+            let ShutdownStages { stop_intake, abort_requests, abort_writes, .. } = stages;
+            let (ended, at_begin, at_end, at_write) =
+                tokio::join!(cut, after(stop_intake), after(abort_requests), after(abort_writes));
+            ended.unwrap();
+            assert_eq!((at_begin, at_end, at_write), (begin, end, write), "grace {grace} ms");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn who_has_ended_gets_the_time_to_say_why_and_no_more() {
