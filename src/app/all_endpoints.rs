@@ -10,6 +10,7 @@
 //! The registry of all has no stages: nothing is read or delivered by it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -37,6 +38,7 @@ use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
 use crate::pipeline::lanes::LaneContext;
 use crate::pipeline::shutdown::ShutdownStages;
+use crate::pipeline::threads::LaneThread;
 use crate::replication::slot_ownership::SlotOwnership;
 use crate::store::SqlSession;
 use crate::store::endpoint_states;
@@ -64,6 +66,7 @@ pub(super) async fn start(
     handles: &SharedHandles,
     session: &SqlSession,
     (partitions, reloads): (PartitionSnapshots, ReloadedSettings),
+    thread: Arc<LaneThread>,
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<(AllEndpoints, mpsc::Sender<AdminRequest>)> {
     let slot = &settings.postgres.slot;
@@ -75,10 +78,10 @@ pub(super) async fn start(
     let shared = SharedEndpoints::new(settings, known.clone(), None, partitions.clone(), follows);
     let budget = MemoryBudget::new(settings.memory.queued_bytes);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
-    let waits = (&budget, &ShutdownStages::default());
+    let (waits, share) = ((&budget, &ShutdownStages::default()), lanes::share_of(settings));
     // Whose partition an endpoint belongs to does not matter to a test event.
     let tries = SharedHandles { slot_ownership: SlotOwnership::of_trials(), ..handles.clone() };
-    let lanes = LaneContext::new(settings, &tries, waits, reports_in, lanes::share_of(settings));
+    let lanes = LaneContext::new(settings, &tries, thread, waits, reports_in, share);
     let network = &lanes.0.network;
     let role = (FollowerRole::Worker, None);
     let table = from_table::open(settings, handles, network, role, &mut starts).await?;

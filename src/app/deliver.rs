@@ -41,6 +41,7 @@ use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
 use crate::pipeline::process_name::own_name;
 use crate::pipeline::state_probe;
+use crate::pipeline::threads::LaneThreads;
 use crate::preflight::state_session;
 use crate::replication::slot_ownership::SlotOwnership;
 use crate::store;
@@ -103,7 +104,10 @@ impl App {
         let state = state_session::open(settings).await?;
         handles.stats.resume(&push_totals::load(&state.client, &settings.postgres.slot).await?);
         let around = (self.partitions.clone(), self.reloads.1.clone());
-        let started = all_endpoints::start(settings, handles, &state, around, tasks);
+        let count = relay.partitions;
+        let threads = LaneThreads::start(count.into())?;
+        let thread = threads.of(PartitionNumber::SOURCE);
+        let started = all_endpoints::start(settings, handles, &state, around, thread, tasks);
         let (all, calls_in) = Box::pin(started).await?;
         drop(self.admin.set(calls_in)); // there is one
         drop(state);
@@ -122,7 +126,6 @@ impl App {
         let budget = MemoryBudget::new(settings.memory.queued_bytes);
         let snapshots = self.partitions.clone();
         let share = lanes::share_of(settings);
-        let count = relay.partitions;
         let suspect_lock = SuspectLock::default();
         let (joined, joiner) = JoinedFlushes::open(settings.state.clone());
         let stop = tasks.stop_token();
@@ -135,6 +138,7 @@ impl App {
             broker,
             budget,
             share,
+            threads,
             snapshots,
             all,
             count,

@@ -29,17 +29,18 @@ use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
+use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::ha::state::TakenState;
-use crate::lane::in_flight_total::InFlightTotal;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerParts;
 use crate::ledger::joined_flushes::FlushTicks;
 use crate::ledger::joined_flushes::JoinedFlushes;
+use crate::ledger::writer::StateWriter;
 use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::crash_guard::SuspectLock;
 use crate::pipeline::handles::SharedHandles;
@@ -48,6 +49,7 @@ use crate::pipeline::pump::outbox::PumpOutbox;
 use crate::pipeline::pump::relay_pump::LackedMessages;
 use crate::pipeline::pump::relay_pump::RelayPump;
 use crate::pipeline::shutdown::ShutdownStages;
+use crate::pipeline::threads::LaneThreads;
 use crate::preflight::write_backs;
 use crate::redelivery;
 use crate::relay::broker::BrokerConnection;
@@ -55,8 +57,11 @@ use crate::relay::feed::PartitionFeed;
 use crate::relay::nats_stream::NatsStream;
 use crate::relay::streams::StreamName;
 use crate::store;
+use crate::store::books::BookEntry;
+use crate::store::books::CommonCounts;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
+use crate::store::push_totals::PushTotals;
 use crate::task::TaskOwner;
 
 /// Between two looks at what is settled elsewhere, while messages are missing.
@@ -67,8 +72,10 @@ const LACKING_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct PartitionContext {
     pub(super) broker: BrokerConnection,
     pub(super) budget: MemoryBudget,
-    /// What each lane may hold of the memory budget, and what they count together.
-    pub(super) share: (usize, InFlightTotal),
+    /// What each lane may hold of the memory budget, in bytes.
+    pub(super) share: usize,
+    /// Where lanes run.
+    pub(super) threads: LaneThreads,
     /// Where API, status and metrics find the endpoints.
     pub(super) snapshots: PartitionSnapshots,
     /// All endpoints that there are, of whichever partition.
@@ -99,7 +106,7 @@ impl PartitionContext {
 /// Builds the stages of a partition, whose endpoints alone `settings` and `starts` have, and starts them.
 ///
 /// # Errors
-/// An endpoint cannot be built, or the system gives no thread.
+/// An endpoint cannot be built.
 pub(super) async fn start(
     settings: &Settings,
     handles: &SharedHandles,
@@ -109,14 +116,24 @@ pub(super) async fn start(
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let shutdown = ShutdownStages::default();
-    let PartitionContext { broker, budget, share, snapshots, all, count, suspect_lock, flushes } =
-        common;
-    let (joined, ticks) = flushes;
+    let PartitionContext {
+        broker,
+        budget,
+        share,
+        threads,
+        snapshots,
+        all,
+        count,
+        suspect_lock,
+        flushes,
+    } = common;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (ended_in, _ledger_ended) = oneshot::channel();
     let tombstones_in = reports_in.clone();
-    let lanes = LaneContext::new(settings, handles, (&budget, &shutdown), reports_in, share);
+    let thread = threads.of(taken.ownership.partition());
+    let waits = (&budget, &shutdown);
+    let lanes = LaneContext::new(settings, handles, thread, waits, reports_in, share);
     let (senders, edits, updates) = UpdateSenders::open();
     let endpoint_store = EndpointStore::of_partition(settings, taken.ownership.clone());
     let known = (&taken.backlog, taken.states.as_slice());
@@ -141,29 +158,10 @@ pub(super) async fn start(
     let (settled_in, settled) = watch::channel(None);
     let past = (taken.past, taken.marks.take());
     let guard = CrashGuard::new(&taken.writer, past, settled, handles.status.clone());
-    let ledger = LedgerParts {
-        push_log: settings.push_log,
-        outcomes: settings.log.outcomes,
-        stats: Arc::clone(&handles.stats),
-        clock: handles.clock.clone(),
-        confirmed: watch::Sender::new(Lsn::ZERO),
-        stored: Lsn::ZERO,
-        copies: None,
-        settled: settled_in,
-        writer: taken.writer.joining(joined),
-        event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
-        write_backs: written,
-        shown: snapshot.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
-        books: std::mem::take(&mut taken.books),
-        common: taken.common,
-        totals: taken.totals,
-        replayed: handles.replayed.clone(),
-        backfills: handles.backfills.clone(),
-        feed: handles.feed.clone(),
-        settled_is_awaited: true,
-        ticks: Some(ticks),
-    };
-    let kept = Ledger::new(&handles.metrics, ledger).run(opened, reports, edits);
+    let told = (settled_in, written);
+    let kept = (taken.writer, taken.books, taken.common, taken.totals);
+    let kept = partition_ledger(settings, handles, kept, &snapshot, told, flushes);
+    let kept = kept.run(opened, reports, edits);
     let last_flush_deadline = shutdown.clone().last_flush_deadline(tasks.stop_token(), writable);
     let run_ledger_task =
         run_ledger(kept, last_flush_deadline, ended_in, shutdown.finished.clone());
@@ -180,6 +178,40 @@ pub(super) async fn start(
     tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));
     tasks.spawn("the shutdown of a partition", shutdown.follow(tasks.stop_token(), settings.grace));
     Ok(())
+}
+
+/// The ledger of a partition, which tells those who wait for what is settled and to be written back.
+fn partition_ledger(
+    settings: &Settings,
+    handles: &SharedHandles,
+    (writer, books, common, totals): (StateWriter, Vec<BookEntry>, CommonCounts, PushTotals),
+    snapshot: &EndpointSnapshot,
+    (settled, write_backs): (watch::Sender<Option<Position>>, Option<watch::Sender<()>>),
+    (joined, ticks): (JoinedFlushes, FlushTicks),
+) -> Ledger {
+    let parts = LedgerParts {
+        push_log: settings.push_log,
+        outcomes: settings.log.outcomes,
+        stats: Arc::clone(&handles.stats),
+        clock: handles.clock.clone(),
+        confirmed: watch::Sender::new(Lsn::ZERO),
+        stored: Lsn::ZERO,
+        copies: None,
+        settled,
+        writer: writer.joining(joined),
+        event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
+        write_backs,
+        shown: snapshot.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        books,
+        common,
+        totals,
+        replayed: handles.replayed.clone(),
+        backfills: handles.backfills.clone(),
+        feed: handles.feed.clone(),
+        settled_is_awaited: true,
+        ticks: Some(ticks),
+    };
+    Ledger::new(&handles.metrics, parts)
 }
 
 /// Looks in the state for what the stream lacks, and asks the tail for it.

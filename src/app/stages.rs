@@ -43,6 +43,7 @@ use crate::pipeline::lanes::LaneContext;
 use crate::pipeline::pump::relay_outbox::RelayOutbox;
 use crate::pipeline::source_thread::AttachedSource;
 use crate::pipeline::source_thread::PumpParts;
+use crate::pipeline::threads::LaneThread;
 use crate::preflight::gaps;
 use crate::preflight::write_backs;
 use crate::redelivery;
@@ -69,9 +70,9 @@ impl App {
         let relay = Box::pin(relay_of(self.role, settings, &mut taken, told, tasks)).await?;
         let is_tail = relay.is_some();
         let rows_beyond = rows_beyond(is_tail, settings).await?;
-        let waits = (&budget, &shutdown);
+        let (waits, share) = ((&budget, &shutdown), lanes::share_of(settings));
         let lanes =
-            LaneContext::new(settings, handles, waits, reports_in, lanes::share_of(settings));
+            LaneContext::new(settings, handles, LaneThread::start()?, waits, reports_in, share);
         let (senders, edits, updates) = UpdateSenders::open();
         let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
         let (admin, endpoint_store) =

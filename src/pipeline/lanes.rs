@@ -13,7 +13,6 @@ use std::sync::Weak;
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 
@@ -34,7 +33,6 @@ use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::HttpExchange;
 use crate::lane::cell::LaneOpener;
-use crate::lane::in_flight_total::InFlightTotal;
 use crate::lane::services::LaneServices;
 use crate::lane::settings::LaneSettings;
 use crate::lane::task::LaneTask;
@@ -43,6 +41,7 @@ use crate::pipeline::backlog_reader::BacklogReader;
 use crate::pipeline::fence;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::shutdown::ShutdownStages;
+use crate::pipeline::threads::LaneThread;
 use crate::replication::slot_ownership::SlotOwnership;
 use crate::store::state_error::StateError;
 
@@ -58,7 +57,8 @@ pub(crate) struct LaneContext {
     /// Those that the push log keeps.
     pub(crate) bodies: LoggedBodies,
     pub(crate) shutdown: ShutdownStages,
-    pub(crate) in_flight: InFlightTotal,
+    /// Where lanes run.
+    thread: Arc<LaneThread>,
     /// What each lane may hold of the memory budget.
     pub(crate) share_bytes: usize,
     /// To the registry: a lane has ended.
@@ -66,13 +66,15 @@ pub(crate) struct LaneContext {
 }
 
 impl LaneContext {
-    /// For lanes that tell `reports`, with `share_bytes` for each, and where the registry learns that one has ended.
+    /// For lanes that run on `thread` and tell `reports`, with `share_bytes` for each, and where the registry learns
+    /// that one has ended.
     pub(crate) fn new(
         settings: &Settings,
         handles: &SharedHandles,
+        thread: Arc<LaneThread>,
         (budget, shutdown): (&MemoryBudget, &ShutdownStages),
         reports: mpsc::Sender<LaneReport>,
-        (share_bytes, in_flight): (usize, InFlightTotal),
+        share_bytes: usize,
     ) -> (Self, mpsc::Receiver<EndedLane>) {
         let tracing = RequestTracing::of(&settings.telemetry, handles.tracer.clone());
         let (ended_in, ended) = mpsc::channel(ENDED_MAX);
@@ -84,17 +86,16 @@ impl LaneContext {
             bodies: settings.push_log.bodies,
             shutdown: shutdown.clone(),
             share_bytes,
-            in_flight,
+            thread,
             ended: ended_in,
         };
         (context, ended)
     }
 }
 
-/// What each lane of this process may hold of the memory budget, and what they count together.
-pub(crate) fn share_of(settings: &Settings) -> (usize, InFlightTotal) {
-    let bytes = share_bytes(settings.memory.queued_bytes, settings.endpoints.len());
-    (bytes, InFlightTotal::default())
+/// What each lane of this process may hold of the memory budget, in bytes.
+pub(crate) fn share_of(settings: &Settings) -> usize {
+    share_bytes(settings.memory.queued_bytes, settings.endpoints.len())
 }
 
 /// The share of each of so many lanes: together they leave something for what is on its way, however
@@ -123,7 +124,6 @@ pub(crate) struct LaneRunner {
     index: EndpointIndex,
     served: Mutex<ServedEndpoint>,
     replaced: Notify,
-    runtime: Handle,
     /// Nothing is opened any more when it is gone.
     common: Weak<LaneContext>,
 }
@@ -214,7 +214,6 @@ impl LaneRunner {
     pub(crate) fn new(
         index: EndpointIndex,
         endpoint: Arc<Endpoint>,
-        runtime: &Handle,
         common: &Arc<LaneContext>,
     ) -> Arc<Self> {
         let name = Arc::clone(&endpoint.name);
@@ -222,7 +221,6 @@ impl LaneRunner {
             index,
             served: Mutex::new(ServedEndpoint { endpoint, name, client: None, users: 0 }),
             replaced: Notify::new(),
-            runtime: runtime.clone(),
             common: Arc::downgrade(common),
         })
     }
@@ -318,10 +316,11 @@ impl LaneOpener for LaneRunner {
 
     fn run(self: Arc<Self>, task: LaneTask) {
         let Some(common) = self.common.upgrade() else { return };
-        let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
+        let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.thread.in_flight);
         // Where a future is moved into another one it is there twice.
         let task = Box::new(task);
-        self.runtime.clone().spawn(async move {
+        let runtime = common.thread.runtime().clone();
+        runtime.spawn(async move {
             let served = AssertUnwindSafe(self.serve(*task, &common)).catch_unwind().await;
             let ended = match served {
                 Ok(Ok(WorkEnd::Dormant)) => return, // it rests

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
 
 /// What is left of the grace period when the lanes stop making requests, and when those that are
 /// still in flight are aborted: enough for the last confirmation to reach PostgreSQL.
@@ -53,6 +54,11 @@ impl ShutdownStages {
     pub(crate) fn end_requests(&self) {
         self.stop_intake.cancel();
         self.abort_requests.cancel();
+    }
+
+    /// The same when the guards are dropped.
+    pub(crate) fn end_requests_when_dropped(&self) -> [DropGuard; 2] {
+        [self.stop_intake.clone().drop_guard(), self.abort_requests.clone().drop_guard()]
     }
 
     /// Runs a task without which nothing may be sent any more: if it fails, requests end.

@@ -1,12 +1,22 @@
 //! A thread with a runtime of its own, for tasks that shall not share the time of others.
+//!
+//! The lanes of all partitions of a process share a few of them: each thread sleeps and is woken by itself, and where
+//! little is to be delivered that costs as much as what it does (six partitions with a thread each took 1.3 times the
+//! processor of one thread for all, `cargo bench --bench walhook -- --only roles`).
 
 use std::convert::Infallible;
 use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::available_parallelism;
 
+use anyhow::Context;
 use tokio::runtime::Builder;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::flow::partition::PartitionNumber;
+use crate::lane::in_flight_total::InFlightTotal;
 use crate::pipeline::free_memory::given_back_during;
 
 /// Runs the tasks that are spawned on its runtime. Dropping it ends them, wherever they wait.
@@ -37,10 +47,77 @@ impl RuntimeThread {
     }
 }
 
+/// Where lanes run, and how many requests they have in flight together.
+#[derive(Debug)]
+pub(crate) struct LaneThread {
+    thread: RuntimeThread,
+    pub(crate) in_flight: InFlightTotal,
+}
+
+impl LaneThread {
+    /// # Errors
+    /// The system gives no thread, or nothing to wait for sockets with.
+    pub(crate) fn start() -> anyhow::Result<Arc<Self>> {
+        let thread = RuntimeThread::start("delivery").context("cannot start a thread for lanes")?;
+        Ok(Arc::new(Self { thread, in_flight: InFlightTotal::default() }))
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.thread.runtime()
+    }
+}
+
+/// The threads of the lanes of all partitions of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneThreads {
+    first: Arc<LaneThread>,
+    others: Vec<Arc<LaneThread>>,
+}
+
+impl LaneThreads {
+    /// For so many partitions: a thread for each, but no more than half of the processors, since the other half reads,
+    /// keeps the ledgers and runs what is beside walhook.
+    ///
+    /// # Errors
+    /// As [`LaneThread::start`].
+    pub(crate) fn start(partitions: NonZeroUsize) -> anyhow::Result<Self> {
+        let processors = available_parallelism().map_or(1, NonZeroUsize::get);
+        let others = (1..partitions.get().min(processors / 2)).map(|_| LaneThread::start());
+        Ok(Self { first: LaneThread::start()?, others: others.collect::<anyhow::Result<_>>()? })
+    }
+
+    /// The thread of a partition.
+    pub(crate) fn of(&self, partition: PartitionNumber) -> Arc<LaneThread> {
+        let number = usize::try_from(partition.raw()).unwrap_or(0) % (self.others.len() + 1);
+        let other = number.checked_sub(1).and_then(|other| self.others.get(other));
+        Arc::clone(other.unwrap_or(&self.first))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU16;
     use tokio::task::JoinSet;
+
+    #[tokio::test]
+    async fn partitions_share_the_threads_that_the_processors_allow() {
+        let processors = available_parallelism().unwrap().get();
+        for partitions in [1, 2, 64, 1024_u16] {
+            let number = NonZeroU16::new(partitions).unwrap();
+            let threads = LaneThreads::start(number.into()).unwrap();
+            let numbers = (1..=partitions).map(PartitionNumber::new);
+            let mut used: Vec<_> = numbers.map(|number| threads.of(number)).collect();
+            used.sort_by_key(Arc::as_ptr);
+            used.dedup_by_key(|thread| Arc::as_ptr(thread));
+            let partitions = usize::from(partitions);
+            assert_eq!(
+                used.len(),
+                partitions.min(processors / 2).max(1),
+                "{partitions} partitions"
+            );
+        }
+    }
 
     #[tokio::test]
     async fn tasks_run_beside_and_end_with_it() {

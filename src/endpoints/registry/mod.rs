@@ -11,8 +11,7 @@
 //! that is under way at another endpoint hears of them. An endpoint that is removed gets no more
 //! events; what waits for it becomes dead letters, and then its lane ends.
 //!
-//! The registry owns the lanes' tasks and their thread: a lane that ends without having been told to is a
-//! failure.
+//! The registry owns the lanes' tasks: a lane that ends without having been told to is a failure.
 
 mod apply_change;
 pub(crate) mod change;
@@ -33,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
 
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
@@ -63,7 +63,6 @@ use crate::pipeline::lanes;
 use crate::pipeline::lanes::EndedLane;
 use crate::pipeline::lanes::LaneContext;
 use crate::pipeline::lanes::LaneRunner;
-use crate::pipeline::threads::RuntimeThread;
 use crate::store::endpoint_states::EndpointPause;
 use crate::store::endpoint_states::EndpointState;
 use crate::store::endpoints::StoredEndpoint;
@@ -129,8 +128,8 @@ pub(crate) struct EndpointRegistry {
     next: EndpointIndex,
     endpoints_version: EndpointsVersion,
     ended: mpsc::Receiver<EndedLane>,
-    /// Of the lanes. It has to outlive them.
-    thread: RuntimeThread,
+    /// Lanes do not outlive it, wherever they wait.
+    _lanes_end: [DropGuard; 2],
     orders: mpsc::Receiver<RegistryRequest>,
     snapshot: watch::Sender<Arc<EndpointSnapshot>>,
 }
@@ -199,7 +198,7 @@ impl EndpointRegistry {
     /// tells ledger and pump of them. The indexes are given out in the order of `starts`.
     ///
     /// # Errors
-    /// An endpoint cannot be built, or the system gives no thread.
+    /// An endpoint cannot be built.
     pub(crate) async fn start(
         (common, ended): (LaneContext, mpsc::Receiver<EndedLane>),
         senders: UpdateSenders,
@@ -214,6 +213,7 @@ impl EndpointRegistry {
             table: Arc::new(settings.table.clone()),
             settings: settings.clone(),
         };
+        let lanes_end = common.shutdown.end_requests_when_dropped();
         let mut registry = Self {
             common: Arc::new(common),
             senders,
@@ -226,7 +226,7 @@ impl EndpointRegistry {
             next: EndpointIndex(0),
             endpoints_version: EndpointsVersion::default(),
             ended,
-            thread: RuntimeThread::start("delivery").context("cannot start the lanes' thread")?,
+            _lanes_end: lanes_end,
             orders,
             snapshot,
         };
@@ -289,12 +289,11 @@ impl EndpointRegistry {
             }
         }
         // The lanes drain when nobody can tell them anything any more, and then the ledger ends.
-        let Self { mut ended, common, members, thread, .. } = self;
+        let Self { mut ended, common, members, .. } = self;
         drop((common, members));
         while let Some((_, ended)) = ended.recv().await {
             ended?;
         }
-        drop(thread);
         Ok(())
     }
 
@@ -306,8 +305,7 @@ impl EndpointRegistry {
     ) -> (EndpointIndex, LaneSender) {
         let index = self.next;
         self.next = EndpointIndex(index.0 + 1);
-        let (served, runtime) = (Arc::clone(&endpoint), self.thread.runtime());
-        let runner = LaneRunner::new(index, served, runtime, &self.common);
+        let runner = LaneRunner::new(index, Arc::clone(&endpoint), &self.common);
         let opener: Arc<dyn LaneOpener> = Arc::<LaneRunner>::clone(&runner);
         let lane = lane::on_demand(Arc::clone(&endpoint.name), opener);
         let metrics = match origin {
