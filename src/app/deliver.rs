@@ -325,7 +325,9 @@ impl Membership {
         let (slot_ownership, stop) = (handles.slot_ownership.clone(), tasks.stop_token());
         let owned = OwnedPartition { ownership: ownership.clone(), slot_ownership, stop };
         state.owned.insert(partition, owned);
-        let settings = self.settings.clone();
+        let mut settings = self.settings.clone();
+        // While it is given back it stands still for all its endpoints: no longer than if this process had died.
+        settings.grace = settings.grace.min(state.lease);
         let settled = settled.max(progress.settled);
         let serve =
             Box::pin(serve(settings, handles, self.common.clone(), (ownership, settled), tasks));

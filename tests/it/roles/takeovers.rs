@@ -100,6 +100,38 @@ async fn a_worker_that_was_frozen_sends_nothing_and_writes_nothing_of_what_is_ot
     tail.stop().await;
 }
 
+#[tokio::test]
+async fn an_endpoint_that_hangs_holds_its_partition_up_no_longer_than_a_lease() {
+    let test = "an_endpoint_that_hangs_holds_its_partition_up_no_longer_than_a_lease";
+    let answer = |request: &Request| match request.path.ends_with("e1") {
+        true => Answer::Hang,
+        false => Answer::status(200),
+    };
+    let Some(node) = one_node(test, Arc::new(answer)).await else { return };
+    let OneNode { sql, receiver, toml, .. } = &node;
+    let toml = toml
+        .replace("[webhook]\n", "[shutdown]\ngrace = \"1h\"\n\n[webhook]\ntimeout = \"1h\"\n")
+        .replace("partitions = 4", "partitions = 1");
+    let others = "SELECT sum(delivered) FROM walhook.balance WHERE endpoint <> 'e1'";
+    let mut tail = Service::start_as(TAIL, &toml).await;
+    let mut first = Service::start_as(DELIVER, &named(&toml, "first")).await;
+    write(sql, 0..20, 3).await;
+    wait_for_text(sql, others, &(20 * 4 * (ENDPOINTS - 1)).to_string()).await;
+    let mut second = Service::start_as(DELIVER, &named(&toml, "second")).await;
+    first.program.terminate();
+    assert_eq!(first.program.wait(AMPLE).await, Some(0));
+    write(sql, 20..40, 3).await;
+    wait_for_text(sql, others, &(40 * 4 * (ENDPOINTS - 1)).to_string()).await;
+    let requests = receiver.requests();
+    let others: Vec<_> =
+        requests.into_iter().filter(|request| !request.path.ends_with("e1")).collect();
+    assert!(told(&others).values().all(|times| *times == 1), "what was settled came again");
+    for member in [&mut second, &mut tail] {
+        member.program.kill();
+        member.program.wait(AMPLE).await;
+    }
+}
+
 /// Writes rows until it is told to stop, not far ahead of the receiver; returns how many.
 async fn write_on(sql: &Sql, receiver: &Receiver, stop: &CancellationToken) -> usize {
     let mut rows = 0;
