@@ -15,6 +15,7 @@ use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
+use crate::support::receiver::Request;
 use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
@@ -64,8 +65,12 @@ async fn insert(sql: &Sql, id: i32) {
     sql.batch_execute(&format!("INSERT INTO orders VALUES ({id})")).await.unwrap();
 }
 
+/// In their own order: rows of different keys come as they come.
 fn ids(receiver: &Receiver) -> Vec<i64> {
-    receiver.requests().iter().map(|r| r.json()["data"]["id"].as_i64().unwrap()).collect()
+    let id = |request: &Request| request.json()["data"]["id"].as_i64().unwrap();
+    let mut ids: Vec<i64> = receiver.requests().iter().map(id).collect();
+    ids.sort_unstable();
+    ids
 }
 
 async fn states(service: &Service) -> String {
@@ -97,7 +102,7 @@ async fn endpoints_of_the_file_come_change_and_go_without_a_restart() {
     for id in 2..=4 {
         insert(&sql, id).await;
     }
-    assert_eq!(third.wait_for(2, AMPLE).await[1].header("x-tenant"), "t");
+    assert!(third.wait_for(2, AMPLE).await.iter().all(|r| r.header("x-tenant") == "t"));
     second.wait_for(4, AMPLE).await;
     assert_eq!((ids(&first), ids(&third)), (vec![1], vec![2, 4]));
     assert_eq!(ids(&second), [1, 2, 3, 4], "b had the first, c has the others");

@@ -61,8 +61,11 @@ impl Request {
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("request {}: {error}", self.number))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+            // Whose it was: a port that was another's just now may still be asked for that other.
+            let Self { number, method, path, headers, .. } = self;
+            panic!("request {number}, {method} {path} {headers:?}: {error}")
+        })
     }
 }
 
