@@ -31,6 +31,7 @@ use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::ha::partition_share::ShareStep;
+use crate::ha::partition_share::next_look;
 use crate::ha::partition_share::next_step;
 use crate::ha::partition_state;
 use crate::ha::tail_relay;
@@ -50,6 +51,7 @@ use crate::store::crash_records;
 use crate::store::members;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
+use crate::store::partition_leases::PartitionRow;
 use crate::store::push_totals;
 use crate::store::source_members::MEMBER_ALIVE;
 use crate::store::state_error::StateError;
@@ -92,8 +94,19 @@ struct MembershipState {
     session: Option<SqlSession>,
     gave_back: Option<Instant>,
     failed: BTreeMap<PartitionNumber, Instant>,
+    /// When to look again.
+    next_look: Duration,
     /// What the log was told of why nothing is taken.
     told: Option<String>,
+}
+
+impl MembershipState {
+    /// Looks again when a lease of another member is over.
+    fn look_after(&mut self, rows: &[PartitionRow]) {
+        let others = rows.iter().filter(|row| !self.owned.contains_key(&row.partition));
+        let left = others.filter(|row| row.is_leased).map(|row| row.leased_for);
+        self.next_look = next_look(self.next_look, left);
+    }
 }
 
 impl App {
@@ -174,10 +187,12 @@ impl Membership {
             session: None,
             gave_back: None,
             failed: BTreeMap::new(),
+            next_look: Duration::ZERO,
             told: None,
         };
         loop {
             let stopping = stop.is_cancelled();
+            state.next_look = LOOK_EVERY.min(state.lease / 6);
             if let Err(error) = self.look(&mut state, stopping).await {
                 state.session = None;
                 let error = format!("{:#}", anyhow::Error::new(error));
@@ -194,7 +209,7 @@ impl Membership {
             tokio::select! {
                 () = stop.cancelled(), if !stopping => {}
                 Some(ended) = state.running.join_next() => self.ended(&mut state, ended?).await,
-                () = tokio::time::sleep(LOOK_EVERY.min(state.lease / 6)) => {}
+                () = tokio::time::sleep(state.next_look) => {}
             }
         }
     }
@@ -243,6 +258,7 @@ impl Membership {
         let alive = members::load(client, &state.slot, MEMBER_ALIVE).await?;
         let alive = alive.iter().filter(|member| member.is_alive).count();
         let rows = partition_leases::rows(client, &state.slot).await?;
+        state.look_after(&rows);
         let is_left =
             |partition| state.failed.get(partition).is_some_and(|at| at.elapsed() < FAILED_PAUSE);
         let free = rows.iter().filter(|row| !row.at_source && !row.is_leased);

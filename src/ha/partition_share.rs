@@ -1,6 +1,12 @@
 //! Which partitions a member takes, and which it gives back. Pure.
 
+use std::time::Duration;
+
 use crate::flow::partition::PartitionNumber;
+
+/// How long after its lease a member is looked for once more: its row as a member, which says how many share, was
+/// written a moment later.
+const AFTER_LEASE: Duration = Duration::from_millis(100);
 
 /// What a member does next.
 #[derive(Debug, Eq, PartialEq)]
@@ -33,12 +39,33 @@ pub(crate) fn next_step(
     }
 }
 
+/// When to look again, at the latest after `every`: soon after a lease of another member is over, of which `left` is
+/// left. What lives prolongs its lease long before.
+pub(crate) fn next_look(every: Duration, left: impl Iterator<Item = Duration>) -> Duration {
+    left.map(|left| left + AFTER_LEASE).fold(every, Duration::min)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn numbers(range: std::ops::Range<u16>) -> Vec<PartitionNumber> {
         range.map(PartitionNumber::new).collect()
+    }
+
+    #[test]
+    fn a_lease_that_is_not_prolonged_is_looked_at_when_it_is_over() {
+        let millis = Duration::from_millis;
+        let cases = [
+            ("nobody else", vec![], 1000),
+            ("all are prolonged", vec![5100, 5900], 1000),
+            ("one is not", vec![5100, 300], 400),
+            ("over by now", vec![0], 100),
+        ];
+        for (case, left, expected) in cases {
+            let look = next_look(millis(1000), left.into_iter().map(millis));
+            assert_eq!(look, millis(expected), "{case}");
+        }
     }
 
     #[test]

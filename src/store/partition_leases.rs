@@ -44,6 +44,8 @@ pub(crate) struct PartitionRow {
     pub(crate) member: Option<String>,
     /// Whether a worker has it at this moment.
     pub(crate) is_leased: bool,
+    /// How long the lease still lasts.
+    pub(crate) leased_for: Duration,
     pub(crate) at_source: bool,
     /// How long nobody has had it.
     pub(crate) free_for: Duration,
@@ -69,8 +71,7 @@ pub(crate) async fn rows(client: &Client, slot: &str) -> Result<Vec<PartitionRow
     params.put(Type::TEXT, slot);
     let query = "SELECT partition, settled_lsn, settled_ordinal, member, at_source, rewind,
                         coalesce(lease_until > clock_timestamp(), false) AS is_leased,
-                        greatest(extract(epoch FROM clock_timestamp() - lease_until), 0)::float8
-                            AS free_for
+                        extract(epoch FROM lease_until - clock_timestamp())::float8 AS leased_for
                    FROM walhook.progress WHERE slot = $1 AND partition > 0 ORDER BY partition";
     let rows = client.query_typed(query, &params.list()).await?;
     rows.iter().map(row).collect()
@@ -84,16 +85,16 @@ fn row(row: &Row) -> Result<PartitionRow, StateError> {
         Some(commit) => Some(Position { commit, ordinal: unsigned(row, "settled_ordinal")? }),
         None => None,
     };
+    let leased_for = read::<Option<f64>>(row, "leased_for")?.unwrap_or_default();
+    let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
     Ok(PartitionRow {
         partition: PartitionNumber::new(number),
         settled,
         member: read(row, "member")?,
         is_leased: read(row, "is_leased")?,
+        leased_for: seconds(leased_for),
         at_source: read(row, "at_source")?,
-        free_for: Duration::try_from_secs_f64(
-            read::<Option<f64>>(row, "free_for")?.unwrap_or_default(),
-        )
-        .unwrap_or_default(),
+        free_for: seconds(-leased_for),
         rewind: read(row, "rewind")?,
         is_parked: false,
     })
@@ -192,7 +193,7 @@ pub(crate) async fn recall(
                 lease_until = NULL
            FROM locked WHERE p.slot = $1 AND p.partition = locked.partition
       RETURNING p.partition, settled_lsn, settled_ordinal, member, at_source, rewind,
-                false AS is_leased, NULL::float8 AS free_for";
+                false AS is_leased, NULL::float8 AS leased_for";
     let raised = tx.query_typed(raise, &params.list()).await?;
     for found in &raised {
         let found = row(found)?;
