@@ -1,4 +1,4 @@
-//! The ledger of the slot's holder as a task: what it is built of, its channels, and how long it is waited for.
+//! The ledger of the slot's holder, or of a partition, as a task: what it is built of, its channels, and how long it is waited for.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::flow::lsn::Position;
 use crate::ha::state::TakenState;
 use crate::ledger;
 use crate::ledger::Ledger;
+use crate::ledger::joined_flushes::FlushTicks;
 use crate::ledger::standby_copies::HeardStream;
 use crate::ledger::standby_copies::StandbyCopies;
 use crate::ledger::writer::StateWriter;
@@ -57,6 +58,8 @@ pub(super) struct LedgerOutputs {
     stored: Lsn,
     copies: Option<StandbyCopies>,
     settled: watch::Sender<Option<Position>>,
+    /// When the partitions of a process flush; `None` where it has the slot.
+    ticks: Option<FlushTicks>,
 }
 
 impl LedgerOutputs {
@@ -67,7 +70,16 @@ impl LedgerOutputs {
         settled: watch::Sender<Option<Position>>,
     ) -> Self {
         let copies = taken.wal_end.map(|end| standby_copies(handles, end, taken.confirmed));
-        Self { confirmed, stored: taken.confirmed, copies, settled }
+        Self { confirmed, stored: taken.confirmed, copies, settled, ticks: None }
+    }
+
+    /// Those of a partition: its tail confirms, and waits for what is settled.
+    pub(super) fn of_partition(
+        settled: watch::Sender<Option<Position>>,
+        ticks: FlushTicks,
+    ) -> Self {
+        let confirmed = watch::Sender::new(Lsn::ZERO);
+        Self { confirmed, stored: Lsn::ZERO, copies: None, settled, ticks: Some(ticks) }
     }
 }
 
@@ -81,7 +93,7 @@ fn standby_copies(handles: &SharedHandles, end: Lsn, stored: Lsn) -> StandbyCopi
     StandbyCopies::new(Arc::new(listener), end, stored)
 }
 
-/// The ledger of the slot's holder.
+/// The ledger of the slot's holder, or of a partition.
 pub(super) fn ledger(
     settings: &Settings,
     handles: &SharedHandles,
@@ -109,8 +121,8 @@ pub(super) fn ledger(
         replayed: handles.replayed.clone(),
         backfills: handles.backfills.clone(),
         feed: handles.feed.clone(),
-        settled_is_awaited: false,
-        ticks: None,
+        settled_is_awaited: published.ticks.is_some(),
+        ticks: published.ticks,
     };
     Ledger::new(&handles.metrics, terms)
 }

@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::app::all_endpoints::AllEndpoints;
+use crate::app::ledger_task::LedgerOutputs;
 use crate::app::ledger_task::OPENED_MAX;
 use crate::app::ledger_task::REPORTS_MAX;
+use crate::app::ledger_task::ledger;
 use crate::app::ledger_task::run_ledger;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
@@ -29,18 +31,13 @@ use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::UpdateSenders;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
-use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
-use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
 use crate::ha::state::TakenState;
-use crate::ledger::Ledger;
-use crate::ledger::LedgerParts;
 use crate::ledger::joined_flushes::FlushTicks;
 use crate::ledger::joined_flushes::JoinedFlushes;
-use crate::ledger::writer::StateWriter;
 use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::crash_guard::SuspectLock;
 use crate::pipeline::handles::SharedHandles;
@@ -57,11 +54,8 @@ use crate::relay::feed::PartitionFeed;
 use crate::relay::nats_stream::NatsStream;
 use crate::relay::streams::StreamName;
 use crate::store;
-use crate::store::books::BookEntry;
-use crate::store::books::CommonCounts;
 use crate::store::ownership::StateOwnership;
 use crate::store::partition_leases;
-use crate::store::push_totals::PushTotals;
 use crate::task::TaskOwner;
 
 /// Between two looks at what is settled elsewhere, while messages are missing.
@@ -158,9 +152,10 @@ pub(super) async fn start(
     let (settled_in, settled) = watch::channel(None);
     let past = (taken.past, taken.marks.take());
     let guard = CrashGuard::new(&taken.writer, past, settled, handles.status.clone());
-    let told = (settled_in, written);
-    let kept = (taken.writer, taken.books, taken.common, taken.totals);
-    let kept = partition_ledger(settings, handles, kept, &snapshot, told, flushes);
+    let (joined, ticks) = flushes;
+    let kept = (taken.writer.joining(joined), taken.books, taken.common, taken.totals);
+    let published = LedgerOutputs::of_partition(settled_in, ticks);
+    let kept = ledger(settings, handles, published, &snapshot, kept, written);
     let kept = kept.run(opened, reports, edits);
     let last_flush_deadline = shutdown.clone().last_flush_deadline(tasks.stop_token(), writable);
     let run_ledger_task =
@@ -178,40 +173,6 @@ pub(super) async fn start(
     tasks.spawn("the pump of a partition", pump.run(tasks.stop_token()));
     tasks.spawn("the shutdown of a partition", shutdown.follow(tasks.stop_token(), settings.grace));
     Ok(())
-}
-
-/// The ledger of a partition, which tells those who wait for what is settled and to be written back.
-fn partition_ledger(
-    settings: &Settings,
-    handles: &SharedHandles,
-    (writer, books, common, totals): (StateWriter, Vec<BookEntry>, CommonCounts, PushTotals),
-    snapshot: &EndpointSnapshot,
-    (settled, write_backs): (watch::Sender<Option<Position>>, Option<watch::Sender<()>>),
-    (joined, ticks): (JoinedFlushes, FlushTicks),
-) -> Ledger {
-    let parts = LedgerParts {
-        push_log: settings.push_log,
-        outcomes: settings.log.outcomes,
-        stats: Arc::clone(&handles.stats),
-        clock: handles.clock.clone(),
-        confirmed: watch::Sender::new(Lsn::ZERO),
-        stored: Lsn::ZERO,
-        copies: None,
-        settled,
-        writer: writer.joining(joined),
-        event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
-        write_backs,
-        shown: snapshot.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
-        books,
-        common,
-        totals,
-        replayed: handles.replayed.clone(),
-        backfills: handles.backfills.clone(),
-        feed: handles.feed.clone(),
-        settled_is_awaited: true,
-        ticks: Some(ticks),
-    };
-    Ledger::new(&handles.metrics, parts)
 }
 
 /// Looks in the state for what the stream lacks, and asks the tail for it.
