@@ -102,7 +102,7 @@ struct MembershipState {
 
 impl MembershipState {
     /// Looks again when a lease of another member is over.
-    fn look_after(&mut self, rows: &[PartitionRow]) {
+    fn schedule_look(&mut self, rows: &[PartitionRow]) {
         let others = rows.iter().filter(|row| !self.owned.contains_key(&row.partition));
         let left = others.filter(|row| row.is_leased).map(|row| row.leased_for);
         self.next_look = next_look(self.next_look, left);
@@ -258,7 +258,7 @@ impl Membership {
         let alive = members::load(client, &state.slot, MEMBER_ALIVE).await?;
         let alive = alive.iter().filter(|member| member.is_alive).count();
         let rows = partition_leases::rows(client, &state.slot).await?;
-        state.look_after(&rows);
+        state.schedule_look(&rows);
         let is_left =
             |partition| state.failed.get(partition).is_some_and(|at| at.elapsed() < FAILED_PAUSE);
         let free = rows.iter().filter(|row| !row.at_source && !row.is_leased);

@@ -162,6 +162,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn requests_end_with_who_holds_the_guards() {
+        let stages = ShutdownStages::default();
+        let guards = stages.end_requests_when_dropped();
+        assert!(!stages.stop_intake.is_cancelled() && !stages.abort_requests.is_cancelled());
+        drop(guards);
+        assert!(stages.stop_intake.is_cancelled() && stages.abort_requests.is_cancelled());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_has_ended_gets_the_time_to_say_why_and_no_more() {
         let (stop, begun) = (CancellationToken::new(), Instant::now());

@@ -82,7 +82,12 @@ impl LaneThreads {
     /// As [`LaneThread::start`].
     pub(crate) fn start(partitions: NonZeroUsize) -> anyhow::Result<Self> {
         let processors = available_parallelism().map_or(1, NonZeroUsize::get);
-        let others = (1..partitions.get().min(processors / 2)).map(|_| LaneThread::start());
+        Self::of_number(partitions.get().min(processors / 2))
+    }
+
+    /// So many of them, but at least one.
+    fn of_number(number: usize) -> anyhow::Result<Self> {
+        let others = (1..number).map(|_| LaneThread::start());
         Ok(Self { first: LaneThread::start()?, others: others.collect::<anyhow::Result<_>>()? })
     }
 
@@ -97,26 +102,32 @@ impl LaneThreads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU16;
     use tokio::task::JoinSet;
 
+    /// Threads that serve so many partitions.
+    fn used(threads: &LaneThreads, partitions: u16) -> usize {
+        let numbers = (1..=partitions).map(PartitionNumber::new);
+        let mut used: Vec<_> = numbers.map(|number| threads.of(number)).collect();
+        used.sort_by_key(Arc::as_ptr);
+        used.dedup_by_key(|thread| Arc::as_ptr(thread));
+        used.len()
+    }
+
     #[tokio::test]
-    async fn partitions_share_the_threads_that_the_processors_allow() {
-        let processors = available_parallelism().unwrap().get();
-        for partitions in [1, 2, 64, 1024_u16] {
-            let number = NonZeroU16::new(partitions).unwrap();
-            let threads = LaneThreads::start(number.into()).unwrap();
-            let numbers = (1..=partitions).map(PartitionNumber::new);
-            let mut used: Vec<_> = numbers.map(|number| threads.of(number)).collect();
-            used.sort_by_key(Arc::as_ptr);
-            used.dedup_by_key(|thread| Arc::as_ptr(thread));
-            let partitions = usize::from(partitions);
-            assert_eq!(
-                used.len(),
-                partitions.min(processors / 2).max(1),
-                "{partitions} partitions"
-            );
+    async fn partitions_share_what_threads_there_are() {
+        for (number, partitions, expected) in
+            [(0, 8, 1), (1, 8, 1), (3, 1, 1), (3, 3, 3), (3, 8, 3), (4, 1024, 4)]
+        {
+            let threads = LaneThreads::of_number(number).unwrap();
+            assert_eq!(used(&threads, partitions), expected, "{number} threads, {partitions}");
         }
+    }
+
+    #[tokio::test]
+    async fn half_of_the_processors_run_lanes_at_most() {
+        let processors = available_parallelism().unwrap().get();
+        let threads = LaneThreads::start(NonZeroUsize::new(1024).unwrap()).unwrap();
+        assert_eq!(used(&threads, 1024), (processors / 2).max(1));
     }
 
     #[tokio::test]
