@@ -77,7 +77,7 @@ const JUDGED_BODY_MAX_BYTES: usize = 64 * 1024;
 /// Sends to one endpoint. Built once; attempts run concurrently and share its connections.
 pub struct EndpointClient {
     endpoint: Arc<str>,
-    connections: ConnectionPool,
+    connections: Arc<ConnectionPool>,
     /// Path and query; the whole URL where a proxy is to read it.
     path: Uri,
     /// What every request carries, authentication included.

@@ -79,7 +79,7 @@ impl LaneContext {
         let tracing = RequestTracing::of(&settings.telemetry, handles.tracer.clone());
         let (ended_in, ended) = mpsc::channel(ENDED_MAX);
         let context = Self {
-            network: handles.network().yielding(budget.wanted()).tracing(tracing),
+            network: handles.network().sharing().yielding(budget.wanted()).tracing(tracing),
             handles: handles.clone(),
             backlog: Arc::new(BacklogReader::of(settings, budget.clone())),
             reports,

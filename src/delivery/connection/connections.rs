@@ -1,4 +1,4 @@
-//! The connections to one endpoint. Those of HTTP/1.1 are made when none is free, kept while they
+//! The connections to one endpoint, or to all of one host and port. Those of HTTP/1.1 are made when none is free, kept while they
 //! are used, and driven by the attempts themselves; one of HTTP/2 is shared (`multiplexed`).
 //!
 //! ```text
@@ -62,12 +62,14 @@ const BUFFER_MAX_BYTES: usize = 256 * 1024;
 /// The most headers of a response: what is longer than [`BUFFER_MAX_BYTES`] is refused in any case.
 const HEADERS_MAX: usize = 1000;
 
-/// The connections of one endpoint.
+/// The connections of one endpoint, or of several that share them.
 pub(crate) struct ConnectionPool {
     dialer: EndpointDialer,
     /// The last used one last. Never longer than the number of requests in flight was. Held only to
     /// put one in or take one out, so nobody ever waits for it.
     idle: Mutex<Vec<HttpConnection>>,
+    /// When it was looked through last.
+    tidied: Mutex<Instant>,
     /// Where HTTP/2 may be spoken.
     shared: Option<PoolShared>,
     /// No connection is used for longer: a host name may lead elsewhere by then.
@@ -113,7 +115,8 @@ impl ConnectionPool {
         shared: Option<PoolShared>,
         max_age: Duration,
     ) -> Self {
-        Self { dialer, idle: Mutex::default(), shared, max_age }
+        let tidied = Mutex::new(Instant::now());
+        Self { dialer, idle: Mutex::default(), tidied, shared, max_age }
     }
 
     /// Sends a request, `now`, and waits for its response to begin. The connection is given back with
@@ -208,8 +211,11 @@ impl ConnectionPool {
     }
 
     /// Closes connections that the peer has closed, that are too old, or that have not been used for
-    /// [`IDLE_MAX`].
+    /// [`IDLE_MAX`]. Each endpoint asks for it; once is enough.
     pub(crate) async fn tidy(&self) {
+        if !self.is_untidy() {
+            return;
+        }
         if let Some(shared) = &self.shared {
             shared.multiplexed.tidy(self.dialer.is_scarce());
         }
@@ -228,6 +234,17 @@ impl ConnectionPool {
             shared.multiplexed.tidy(true);
         }
         self.idle().clear();
+    }
+
+    /// Whether nobody has tidied for [`TIDY_EVERY`], nearly: whoever asks first is the one.
+    fn is_untidy(&self) -> bool {
+        let (now, mut tidied) =
+            (Instant::now(), self.tidied.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_due = now.saturating_duration_since(*tidied) >= TIDY_EVERY / 2;
+        if is_due {
+            *tidied = now;
+        }
+        is_due
     }
 
     /// The one that was used last, if it is still good.

@@ -22,13 +22,15 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use crate::delivery::connection::network::GuardedResolver;
-use crate::delivery::connection::network::HTTP_2;
+use crate::delivery::connection::guarded_resolver::GuardedResolver;
 use crate::delivery::connection::own_shortage;
 use crate::delivery::connection::sockets::Sockets;
 use crate::delivery::connection::tunnel;
 use crate::delivery::connection::write_gate::FencedStream;
 use crate::delivery::connection::write_gate::SendPermission;
+
+/// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
+pub(crate) const HTTP_2: &[u8] = b"h2";
 
 /// Probes of a connection on which nothing moves, so that an idle one whose peer is gone is noticed
 /// and one that a firewall would forget is kept.

@@ -5,11 +5,13 @@
 //! | `address_guard` | Which addresses may be dialled |
 //! | `connections` | The connections to one endpoint |
 //! | `dial` | Makes connections to one endpoint |
+//! | `guarded_resolver` | Name resolution that gives only addresses which may be dialled |
 //! | `lookup` | Look-ups of names: shared per name, limited in number, each with a deadline |
 //! | `multiplexed` | The HTTP/2 connection to one endpoint |
 //! | `network` | What all endpoints share of the outside |
 //! | `own_shortage` | What walhook or its system has none left of |
 //! | `resolve_error` | Why a name did not resolve |
+//! | `shared_pools` | Connections that endpoints of one host and port have in common |
 //! | `sockets` | How many sockets deliveries may hold: fewer than the process may have |
 //! | `stalled_bodies` | Large bodies that hang while their memory is wanted |
 //! | `streams` | Turns on an HTTP/2 connection: as many requests at once as the peer lets there be streams |
@@ -23,11 +25,13 @@
 pub(crate) mod address_guard;
 pub(crate) mod connections;
 pub(crate) mod dial;
+pub(crate) mod guarded_resolver;
 pub(crate) mod lookup;
 pub(crate) mod multiplexed;
 pub(crate) mod network;
 pub(crate) mod own_shortage;
 pub(crate) mod resolve_error;
+pub(crate) mod shared_pools;
 pub(crate) mod sockets;
 pub(crate) mod stalled_bodies;
 pub(crate) mod streams;

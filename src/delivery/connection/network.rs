@@ -1,17 +1,10 @@
-//! The network of all endpoints: guarded name resolution (SSRF, DNS rebinding) and trusted TLS roots.
-//!
-//! `GuardedResolver` stands between every connection and name resolution, so what is judged is the very
-//! address that is dialled: a name cannot change its answer in between.
+//! The network of all endpoints: name resolution, trusted TLS roots, sockets, and what else they share of the outside.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
-use reqwest::dns::Addrs;
-use reqwest::dns::Name;
 use reqwest::dns::Resolve;
-use reqwest::dns::Resolving;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::sign::SingleCertAndKey;
@@ -21,9 +14,10 @@ use crate::config::sections::endpoint_connection::ConnectionLink;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
 use crate::delivery::begun_message::BegunMessages;
-use crate::delivery::connection::address_guard;
+use crate::delivery::connection::dial::HTTP_2;
+use crate::delivery::connection::guarded_resolver::GuardedResolver;
 use crate::delivery::connection::lookup::Lookups;
-use crate::delivery::connection::resolve_error::ResolveError;
+use crate::delivery::connection::shared_pools::SharedPools;
 use crate::delivery::connection::sockets::Sockets;
 use crate::delivery::connection::stalled_bodies::StallRule;
 use crate::delivery::connection::trust::EndpointTrust;
@@ -33,9 +27,6 @@ use crate::delivery::request::token_registry::TokenRegistry;
 use crate::delivery::trace::EndpointTracing;
 use crate::delivery::trace::RequestTracing;
 use crate::telemetry::metrics::ChannelErrorMetrics;
-
-/// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
-pub(crate) const HTTP_2: &[u8] = b"h2";
 
 /// The way out. Clones share it.
 #[derive(Clone)]
@@ -48,6 +39,8 @@ pub struct DeliveryNetwork {
     begun: BegunMessages,
     channel_errors: Option<ChannelErrorMetrics>,
     sockets: Sockets,
+    /// `None`: each endpoint has its connections to itself.
+    pools: Option<SharedPools>,
     /// Changes while a large row waits in the memory budget for what is in flight.
     memory_wanted: Option<watch::Receiver<u64>>,
     tracing: Option<RequestTracing>,
@@ -64,6 +57,7 @@ impl DeliveryNetwork {
             begun: BegunMessages::default(),
             channel_errors: None,
             sockets: Sockets::of_this_process(),
+            pools: None,
             memory_wanted: None,
             tracing: None,
         }
@@ -80,6 +74,7 @@ impl DeliveryNetwork {
             begun: BegunMessages::default(),
             channel_errors: None,
             sockets: Sockets::of_this_process(),
+            pools: None,
             memory_wanted: None,
             tracing: None,
         }
@@ -117,6 +112,17 @@ impl DeliveryNetwork {
         Self { sockets, ..self }
     }
 
+    /// The same, for endpoints whose requests are made on one thread: those of one host and port share its
+    /// connections.
+    #[must_use]
+    pub fn sharing(self) -> Self {
+        Self { pools: Some(SharedPools::default()), ..self }
+    }
+
+    pub(crate) fn pools(&self) -> Option<&SharedPools> {
+        self.pools.as_ref()
+    }
+
     /// The same, giving up large bodies that do not move while their memory is wanted.
     #[must_use]
     pub fn yielding(self, memory_wanted: watch::Receiver<u64>) -> Self {
@@ -147,7 +153,7 @@ impl DeliveryNetwork {
 
     /// The resolver as an endpoint of this policy may use it.
     pub(crate) fn resolver(&self, policy: AddressPolicy) -> GuardedResolver {
-        GuardedResolver { inner: Arc::clone(&self.resolver), policy }
+        GuardedResolver::new(Arc::clone(&self.resolver), policy)
     }
 
     /// TLS 1.2 and 1.3, HTTP/1.1 and also HTTP/2 if it is wanted, certificates always verified: by
@@ -194,89 +200,5 @@ impl DeliveryNetwork {
 impl fmt::Debug for DeliveryNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network").finish_non_exhaustive()
-    }
-}
-
-/// A resolver that gives only addresses which the endpoint may dial.
-pub(crate) struct GuardedResolver {
-    inner: Arc<dyn Resolve>,
-    policy: AddressPolicy,
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let answers = self.inner.resolve(name);
-        let policy = self.policy;
-        Box::pin(async move {
-            let mut refusal = None;
-            let mut allowed = Vec::new();
-            for address in answers.await.map_err(into_resolve_error)? {
-                match address_guard::check(address.ip(), policy) {
-                    Ok(()) => allowed.push(address),
-                    Err(refused) => refusal = Some(refused),
-                }
-            }
-            match (allowed.is_empty(), refusal) {
-                (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
-                (true, Some(refusal)) => Err(refusal.into()),
-                (true, None) => Err(ResolveError::Empty.into()),
-            }
-        })
-    }
-}
-
-/// So that whatever a resolver reports is recognised as a failure of DNS.
-fn into_resolve_error(error: Box<dyn std::error::Error + Send + Sync>) -> ResolveError {
-    match error.downcast::<ResolveError>() {
-        Ok(known) => *known,
-        Err(other) => ResolveError::Failed(io::Error::other(other)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::delivery::connection::address_guard::AddressRefusal;
-    use std::net::SocketAddr;
-
-    /// Answers every name with these.
-    struct ResolvedAnswers(&'static [&'static str]);
-
-    impl Resolve for ResolvedAnswers {
-        fn resolve(&self, _: Name) -> Resolving {
-            let addresses = self.0.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0));
-            let addresses: Addrs = Box::new(addresses);
-            Box::pin(async move { Ok(addresses) })
-        }
-    }
-
-    async fn resolve(
-        answers: &'static [&'static str],
-        policy: AddressPolicy,
-    ) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
-        let network =
-            DeliveryNetwork::new(Arc::new(ResolvedAnswers(answers)), RootCertStore::empty());
-        let allowed = network.resolver(policy).resolve("hooks.test".parse()?).await?;
-        Ok(allowed.map(|address| address.ip().to_string()).collect())
-    }
-
-    #[tokio::test]
-    async fn of_several_answers_only_the_allowed_ones_are_passed_on() {
-        let answers = &["169.254.169.254", "8.8.8.8", "fe80::1", "10.0.0.1", "2606:4700::1"];
-        let cases = [
-            (AddressPolicy::Operator, vec!["8.8.8.8", "10.0.0.1", "2606:4700::1"]),
-            (AddressPolicy::Public, vec!["8.8.8.8", "2606:4700::1"]),
-        ];
-        for (policy, expected) in cases {
-            assert_eq!(resolve(answers, policy).await.unwrap(), expected, "case: {policy:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_name_with_refused_answers_alone_is_refused() {
-        let error = resolve(&["10.0.0.1", "::1"], AddressPolicy::Public).await.unwrap_err();
-        assert!(error.is::<AddressRefusal>(), "{error}");
-        let error = resolve(&[], AddressPolicy::Public).await.unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(ResolveError::Empty)), "{error}");
     }
 }

@@ -65,7 +65,7 @@ pub(crate) struct NoAccess {
 pub(crate) struct AccessTokens {
     current: Arc<IssuedTokens>,
     corp_secret: Secret<String>,
-    connections: ConnectionPool,
+    connections: Arc<ConnectionPool>,
     path: Uri,
     headers: HeaderMap,
     refusal: Option<AddressRefusal>,

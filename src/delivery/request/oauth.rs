@@ -54,7 +54,7 @@ const CODE_CHARS_MAX: usize = 40;
 
 /// The tokens of one endpoint.
 pub(crate) struct TokenCache {
-    connections: ConnectionPool,
+    connections: Arc<ConnectionPool>,
     path: Uri,
     headers: HeaderMap,
     form: Bytes,

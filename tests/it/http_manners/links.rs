@@ -221,6 +221,45 @@ async fn a_large_body_flows_over_http_2_and_a_broken_stream_is_tried_again() {
 }
 
 #[tokio::test]
+async fn endpoints_of_one_host_share_its_connections_and_nothing_else() {
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let roots = RootCertStore::empty();
+    let network = DeliveryNetwork::new(Arc::new(Names::default()), roots).sharing();
+    let clients = ["one", "two", "three"].map(|name| {
+        let url = format!("{}/{name}", receiver.url());
+        let keys = format!("headers = {{ authorization = '{name}' }}");
+        EndpointClient::new(&linked(&url, &keys), &network).unwrap()
+    });
+    for client in clients.iter().cycle().take(6) {
+        let exchange = client.attempt(&lease(), NOW).await;
+        assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
+    }
+    let requests = receiver.requests();
+    let own = ["one", "two", "three"].into_iter().cycle();
+    for (request, name) in requests.iter().zip(own) {
+        assert_eq!(request.path, format!("/hooks/{name}"));
+        assert_eq!(request.header("authorization"), name);
+        assert_eq!(request.connection, 1, "{request:?}");
+    }
+    // One that goes, and one that hangs, leave the others theirs.
+    let [one, two, three] = clients;
+    drop(one);
+    receiver.behave(in_turn(vec![Answer::Hang, Answer::status(200)]));
+    let (first, second) = (lease(), lease());
+    let hangs = three.attempt(&first, NOW);
+    let other = async {
+        receiver.wait_for(7, AMPLE).await;
+        two.attempt(&second, NOW).await
+    };
+    tokio::select! {
+        exchange = hangs => unreachable!("nobody answered: {exchange:?}"),
+        exchange = other => assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}"),
+    }
+    let connections: Vec<_> = receiver.requests().iter().map(|one| one.connection).collect();
+    assert_eq!(connections[6..], [1, 2]);
+}
+
+#[tokio::test]
 async fn a_lost_http_2_connection_is_replaced() {
     let receiver = Receiver::start_http2(None, always(Answer::status(200)));
     let (address, url) = (receiver.address(), receiver.url());
