@@ -1,5 +1,6 @@
 //! What is wrong with one file, noted while it is read.
 
+use std::cell::OnceCell;
 use std::cell::RefCell;
 #[cfg(test)]
 use std::collections::BTreeSet;
@@ -14,6 +15,8 @@ pub(crate) struct ProblemNotes<'a> {
     /// As named on the command line; the files of secrets are looked for beside it.
     pub(crate) file: &'a str,
     pub(crate) text: &'a str,
+    /// Where its lines end: a file can have thousands of tables whose lines are asked for.
+    line_ends: OnceCell<Vec<usize>>,
     env: &'a dyn Fn(&str) -> Option<String>,
     /// Whether the text comes from outside: its writer must not see this host's variables and files.
     is_foreign: bool,
@@ -33,6 +36,7 @@ impl<'a> ProblemNotes<'a> {
         Self {
             file,
             text,
+            line_ends: OnceCell::new(),
             env,
             is_foreign: false,
             problems: RefCell::default(),
@@ -50,6 +54,12 @@ impl<'a> ProblemNotes<'a> {
 
     pub(crate) fn is_foreign(&self) -> bool {
         self.is_foreign
+    }
+
+    /// The line of a byte of the file, from 1.
+    pub(crate) fn line_of(&self, byte: usize) -> usize {
+        let ends = || memchr::memchr_iter(b'\n', self.text.as_bytes()).collect::<Vec<_>>();
+        self.line_ends.get_or_init(ends).partition_point(|end| *end < byte) + 1
     }
 
     /// Notes a problem at a byte of the file.
@@ -151,4 +161,23 @@ struct MissingKey {
     at: Option<usize>,
     /// Any of these would do. One alone has to be of the same table; of several, each is anywhere.
     keys: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_has_the_line_that_its_place_has() {
+        for text in ["", "a = 1", "\n", "a\n\nbc\r\nd = 'é\n'\n"] {
+            let notes = ProblemNotes::new("the test's configuration", text, &|_| None);
+            for byte in 0..=text.len() {
+                assert_eq!(
+                    notes.line_of(byte),
+                    ConfigPlace::of(text, byte).line,
+                    "{text:?}, {byte}"
+                );
+            }
+        }
+    }
 }

@@ -8,7 +8,6 @@
 use toml::de::DeTable;
 use toml::de::DeValue;
 
-use crate::config::problem::ConfigPlace;
 use crate::config::toml_file::naming::listed;
 use crate::config::toml_file::naming::nearest;
 use crate::config::toml_file::problem_notes::ProblemNotes;
@@ -146,8 +145,7 @@ impl<'a> TomlSection<'a> {
         let place = |name: &&'static str| {
             let key = self.table.and_then(|table| table.get_key_value(*name));
             let at = key.map(|(key, _)| key.span().start).or(self.at)?;
-            let line = ConfigPlace::of(self.notes.text, at).line;
-            Some((*name, format!("{}:{line}", self.notes.file)))
+            Some((*name, format!("{}:{}", self.notes.file, self.notes.line_of(at))))
         };
         let is_file = !self.notes.text.is_empty(); // what is no TOML has no places
         names.iter().filter_map(place).filter(|_| is_file).collect()
