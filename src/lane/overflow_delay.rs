@@ -76,6 +76,28 @@ pub(super) struct LaneProgress {
     pub(super) latency: Duration,
     /// How long others had nothing to do for its sake, lately.
     pub(super) held_up: Duration,
+    /// How long this process itself stood still since the endpoint answered last.
+    pub(super) stood_still: Duration,
+}
+
+/// How long this process itself stands still between looks at a lane: a machine that is paused, or has no
+/// time for it, says nothing of the endpoint.
+#[derive(Debug, Default)]
+pub(super) struct OwnDelay {
+    answered: Option<Instant>,
+    stood_still: Duration,
+}
+
+impl OwnDelay {
+    /// So much time has passed since the last look, and the endpoint answered last at `answered`. Returns how
+    /// much of the time since then has to be left out.
+    pub(super) fn passed(&mut self, time: Duration, answered: Option<Instant>) -> Duration {
+        if answered != self.answered {
+            *self = Self { answered, stood_still: Duration::ZERO };
+        }
+        self.stood_still += time.saturating_sub(LOOK_EVERY * 2);
+        self.stood_still
+    }
 }
 
 /// What follows from a look at a lane that is waited for.
@@ -111,7 +133,8 @@ impl<'w> OverflowDelay<'w> {
         };
         let latency = progress.latency.min(LATENCY_MAX);
         let last = progress.answered.map_or(since, |answered| answered.max(since));
-        if now.saturating_duration_since(last) >= limit + latency * 2 {
+        let silent = now.saturating_duration_since(last).saturating_sub(progress.stood_still);
+        if silent >= limit + latency * 2 {
             return DelayLook::Enough;
         }
         if self.wal_hold.is_full() && now.saturating_duration_since(self.begun) >= moment {
@@ -143,8 +166,12 @@ impl<'w> OverflowDelay<'w> {
 mod tests {
     use super::*;
 
-    const NEVER: LaneProgress =
-        LaneProgress { answered: None, latency: Duration::ZERO, held_up: Duration::ZERO };
+    const NEVER: LaneProgress = LaneProgress {
+        answered: None,
+        latency: Duration::ZERO,
+        held_up: Duration::ZERO,
+        stood_still: Duration::ZERO,
+    };
 
     fn look(
         retained: u64,
@@ -169,12 +196,15 @@ mod tests {
             LaneProgress { answered: Some(Instant::now() - ms(3000)), latency: ms(2000), ..NEVER };
         let hangs = LaneProgress { answered: Some(Instant::now() - ms(1000)), ..NEVER };
         let long = |progress: LaneProgress| LaneProgress { held_up: ms(5000), ..progress };
+        let paused = |stood_still| LaneProgress { stood_still, ..hangs };
         let cases = [
             ("no answer yet", 0, true, ms(499), NEVER, DelayLook::WaitHoldingUp),
             ("no answer at all", 0, true, ms(500), NEVER, DelayLook::Enough),
             ("nobody has nothing to do", 0, false, ms(1999), NEVER, DelayLook::Wait),
             ("and yet it ends", 0, false, ms(2000), NEVER, DelayLook::Enough),
             ("it answers no more", 0, true, ms(2000), hangs, DelayLook::Enough),
+            ("but it could not have", 0, true, ms(2000), paused(ms(800)), DelayLook::WaitHoldingUp),
+            ("nor does it now", 0, true, ms(2000), paused(ms(700)), DelayLook::Enough),
             ("a moment for each of them", 0, false, ms(2000), hangs, DelayLook::Enough),
             ("it answers", 0, false, ms(60_000), answers, DelayLook::Wait),
             ("it answers, slowly", 0, false, ms(60_000), slow, DelayLook::Wait),
@@ -187,5 +217,17 @@ mod tests {
         for (case, retained, is_any_idle, waited, progress, expected) in cases {
             assert_eq!(look(retained, is_any_idle, waited, progress), expected, "{case}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_process_itself_stood_still_is_no_silence_of_the_endpoint() {
+        let ms = Duration::from_millis;
+        let mut own = OwnDelay::default();
+        assert_eq!(own.passed(LOOK_EVERY, None), Duration::ZERO);
+        assert_eq!(own.passed(LOOK_EVERY * 2, None), Duration::ZERO, "a busy machine");
+        assert_eq!(own.passed(LOOK_EVERY * 2 + ms(300), None), ms(300));
+        assert_eq!(own.passed(LOOK_EVERY * 2 + ms(100), None), ms(400));
+        let answered = Some(Instant::now());
+        assert_eq!(own.passed(LOOK_EVERY, answered), Duration::ZERO, "it answered since");
     }
 }

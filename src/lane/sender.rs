@@ -25,6 +25,7 @@ use crate::lane::overflow_delay::DelayLook;
 use crate::lane::overflow_delay::LOOK_EVERY;
 use crate::lane::overflow_delay::LaneProgress;
 use crate::lane::overflow_delay::OverflowDelay;
+use crate::lane::overflow_delay::OwnDelay;
 use crate::lane::overflow_delay::WalHold;
 use crate::lane::settings::LaneSettings;
 
@@ -231,10 +232,14 @@ impl WorkingLane {
     }
 
     async fn waited_enough(&self, since: Instant, overflow_delay: &OverflowDelay<'_>) {
+        let mut own = OwnDelay::default();
         loop {
+            let looked = Instant::now();
             tokio::time::sleep(LOOK_EVERY).await;
             let (answered, latency) = self.gauges.answers();
-            let progress = LaneProgress { answered, latency, held_up: self.gauges.held_up() };
+            let stood_still = own.passed(looked.elapsed(), answered);
+            let held_up = self.gauges.held_up();
+            let progress = LaneProgress { answered, latency, held_up, stood_still };
             match overflow_delay.look(since, progress) {
                 DelayLook::Wait => {}
                 DelayLook::WaitHoldingUp => self.gauges.holds_up(LOOK_EVERY),
