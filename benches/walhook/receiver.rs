@@ -53,10 +53,14 @@ pub(crate) const TIMED: &str = "/timed";
 /// How the rows say when their statement began; see [`Receiver::clock`].
 const SENT_AT: &[u8] = b"\"sent_at\":";
 
+/// So many ports beside, for endpoints of which each has a host of its own.
+pub(crate) const HOSTS: usize = 200;
+
 /// Runs until the process ends.
 #[derive(Clone)]
 pub(crate) struct Receiver {
     address: SocketAddr,
+    hosts: Vec<SocketAddr>,
     tls_address: SocketAddr,
     books: Arc<Books>,
 }
@@ -87,6 +91,9 @@ impl Receiver {
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let tls_listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let (address, tls_address) = (listener.local_addr()?, tls_listener.local_addr()?);
+        let host = |_| runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let apart = (0..HOSTS).map(host).collect::<Result<Vec<_>, _>>()?;
+        let hosts = apart.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         let acceptor = identity.acceptor()?;
         let books = Arc::new(Books {
             wants_sample: AtomicBool::new(false),
@@ -102,9 +109,10 @@ impl Receiver {
         thread.spawn(move || {
             let plain = serve(&listener, None, &books);
             let tls = serve(&tls_listener, Some(acceptor), &books);
-            runtime.block_on(future::join(plain, tls))
+            let apart = future::join_all(apart.iter().map(|host| serve(host, None, &books)));
+            runtime.block_on(future::join3(plain, tls, apart))
         })?;
-        Ok(Self { address, tls_address, books: kept })
+        Ok(Self { address, hosts, tls_address, books: kept })
     }
 
     pub(crate) fn https(&self, path: &str) -> String {
@@ -123,6 +131,12 @@ impl Receiver {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// The same at one of [`HOSTS`] others.
+    pub(crate) fn url_of_host(&self, host: usize, path: &str) -> String {
+        let address = self.hosts.get(host % HOSTS).unwrap_or(&self.address);
+        format!("http://{address}{path}")
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -6,6 +6,7 @@ use crate::measure::per_second;
 use crate::measure::throughput::ratios;
 use crate::program::Endpoint;
 use crate::program::Job;
+use crate::receiver::HOSTS;
 use crate::receiver::TIMED;
 use crate::report::Goal;
 use crate::report::median;
@@ -27,28 +28,22 @@ impl Bench {
 
     /// One endpoint of a crowd takes each event.
     fn one_of(&mut self, crowd: u64, one: &[f64]) -> anyhow::Result<()> {
-        let events = self.plan.backlog;
-        let by_value = Job::Deliver(self.crowd(crowd, "/in/0"));
         // Before the mark: the rows of endpoints are no changes then.
         self.stage.fill_hooks(crowd, &self.stage.receiver.url("/in/0"))?;
         self.stage.mark(crate::measure::MARK)?;
-        self.stage.fill_for(events, crowd)?;
-        for (how, job) in [("`when = \"k == N\"`", &by_value), ("`match`", &Job::ByRow)] {
-            let (mut rates, mut resident) = (Vec::new(), Vec::new());
-            for _ in 0..self.plan.long_runs() {
-                let drain = self.drain(job, events)?;
-                rates.push(drain.per_second);
-                resident.push(drain.resident_max as f64 / (1024.0 * 1024.0));
+        self.stage.fill_for(self.plan.backlog, crowd)?;
+        let by_value = Job::Deliver(self.crowd(crowd, "/in/0"));
+        let mut ways = vec![("`when = \"k == N\"`", by_value), ("`match`", Job::ByRow)];
+        if usize::try_from(crowd) == Ok(HOSTS) {
+            let mut apart = self.crowd(crowd, "/in/0");
+            for (host, endpoint) in apart.iter_mut().enumerate() {
+                endpoint.url = self.stage.receiver.url_of_host(host, "/in/0");
             }
+            ways.push(("`when`, each at a host of its own", Job::Deliver(apart)));
+        }
+        for (how, job) in &ways {
             let what = format!("{crowd} endpoints, one takes each event by {how}, over one");
-            let detail = format!(
-                "{} of {}; {:.1} MiB",
-                per_second(&rates),
-                per_second(one),
-                median(&resident).unwrap_or_default()
-            );
-            let goal = Goal::AtLeast { must: 0.8, aim: 1.0 };
-            self.row(&what, "", ratios(&rates, one), goal, detail);
+            self.drained_by_many(&what, job, self.plan.backlog, one)?;
         }
         self.end_backlog()
     }
@@ -56,16 +51,27 @@ impl Bench {
     fn everybody(&mut self, one: &[f64]) -> anyhow::Result<()> {
         let (endpoints, rows) = self.plan.everybody;
         self.backlog(rows)?;
+        let all = Job::Deliver((0..endpoints).map(|_| self.endpoint(0)).collect());
+        let what =
+            format!("requests/s to {endpoints} endpoints that all take {rows} rows, over one");
+        self.drained_by_many(&what, &all, endpoints * rows, one)?;
+        self.end_backlog()
+    }
+
+    /// A backlog that many endpoints get, over what one gets of it.
+    fn drained_by_many(
+        &mut self,
+        what: &str,
+        job: &Job,
+        events: u64,
+        one: &[f64],
+    ) -> anyhow::Result<()> {
         let (mut rates, mut resident) = (Vec::new(), Vec::new());
         for _ in 0..self.plan.long_runs() {
-            let all = (0..endpoints).map(|_| self.endpoint(0)).collect();
-            let drain = self.drain(&Job::Deliver(all), endpoints * rows)?;
+            let drain = self.drain(job, events)?;
             rates.push(drain.per_second);
             resident.push(drain.resident_max as f64 / (1024.0 * 1024.0));
         }
-        self.end_backlog()?;
-        let what =
-            format!("requests/s to {endpoints} endpoints that all take {rows} rows, over one");
         let detail = format!(
             "{} of {}; {:.1} MiB",
             per_second(&rates),
@@ -73,7 +79,7 @@ impl Bench {
             median(&resident).unwrap_or_default()
         );
         let goal = Goal::AtLeast { must: 0.8, aim: 1.0 };
-        self.row(&what, "", ratios(&rates, one), goal, detail);
+        self.row(what, "", ratios(&rates, one), goal, detail);
         Ok(())
     }
 
