@@ -35,7 +35,7 @@
 //! Known, and let pass: what was settled or parked beyond the settled prefix before a crash, and is too old when it
 //! is read again, is captured and expired in the books once more (`outcome`).
 //!
-//! `cargo test` runs 1,000 seeds. `WALHOOK_SEEDS=100000` runs so many, `WALHOOK_SEED=7` this one, with its story.
+//! `cargo test` runs 500 seeds. `WALHOOK_SEEDS=100000` runs so many, `WALHOOK_SEED=7` this one, with its story.
 //!
 //! | file | holds |
 //! | --- | --- |

@@ -11,7 +11,7 @@ use crate::pipeline::simulation::outcome::simulate;
 use crate::pipeline::simulation::outcome::traced;
 
 /// How many simulations each `cargo test` runs.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 500;
 
 /// After so many that fail, the rest says nothing new.
 const FAILURES_MAX: usize = 5;
