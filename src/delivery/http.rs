@@ -393,8 +393,8 @@ impl EndpointClient {
         }
     }
 
-    /// Closes the connections that no request has at the moment: for a test of an endpoint, which makes a single
-    /// one, after which nobody may look after them.
+    /// Closes the connections that no request has at the moment: after a test of an endpoint, which makes a single one, and
+    /// with a lane, since nobody may look after them then.
     pub fn close_idle(&self) {
         self.connections.close_idle();
     }

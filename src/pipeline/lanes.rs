@@ -286,6 +286,8 @@ impl LaneRunner {
                 }
             });
             if work.await? == WorkEnd::Over {
+                // Whoever shares them may have nothing to do for long, and does not look after them then.
+                used.client().close_idle();
                 return Ok(WorkEnd::Over);
             }
             if task.goes_to_rest() {
