@@ -64,7 +64,7 @@ fn two_endpoints(url: &str, healthy: &Receiver, dead: &Receiver, limit: &str) ->
     )
 }
 
-/// Changes `PER_TICK` rows each tick, in turns, and makes noise, but is never more than a second ahead
+/// Changes `PER_TICK` rows each tick, in turns, and makes noise, but is never more than a quarter of a second ahead
 /// of a receiver that is well: a machine that cannot keep up would hold WAL for that reason. Returns
 /// the rows written, and the most WAL that the slot held.
 async fn load(sql: &Sql, healthy: &Receiver) -> (usize, i64) {
@@ -74,7 +74,7 @@ async fn load(sql: &Sql, healthy: &Receiver) -> (usize, i64) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / TICKS);
     for tick in 0..SECONDS * TICKS {
         ticks.tick().await;
-        while healthy.count() + (RATE as usize) < rows {
+        while healthy.count() + (RATE as usize) / 4 < rows {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let (from, to) = (next + 1, next + PER_TICK);
