@@ -338,6 +338,7 @@ pub mod store {
     }
     pub mod partition_leases {
         pub use crate::store::partition_leases::prolong;
+        pub use crate::store::partition_leases::take;
     }
     pub mod partitions {
         pub use crate::store::partitions::drop_old;

@@ -172,7 +172,7 @@ pub(crate) async fn recall(
              ORDER BY partition FOR NO KEY UPDATE)
          UPDATE walhook.progress p SET at_source = true
            FROM locked WHERE p.slot = $1 AND p.partition = locked.partition";
-    client.execute_typed(stop, &params.list()).await?;
+    takeover::change_rows(client, slot, partitions, stop, &params).await?;
     let is_theirs = |row: &PartitionRow| partitions.contains(&row.partition);
     while rows(client, slot).await?.iter().any(|row| row.is_leased && is_theirs(row)) {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -253,7 +253,7 @@ pub(crate) async fn give_out(
 ///
 /// # Errors
 /// As [`takeover::take`].
-pub(crate) async fn take(
+pub async fn take(
     client: &mut Client,
     slot: &str,
     partition: PartitionNumber,
@@ -269,7 +269,7 @@ pub(crate) async fn take(
             SET member = $3, lease_until = clock_timestamp() + make_interval(secs => $4)
           WHERE slot = $1 AND partition = $2 AND NOT at_source
             AND coalesce(lease_until < clock_timestamp(), true)";
-    if client.execute_typed(claim, &params.list()).await? == 0 {
+    if takeover::change_rows(client, slot, &[partition], claim, &params).await? == 0 {
         return Ok(None);
     }
     takeover::take_partition(client, slot, partition, holder).await.map(Some)

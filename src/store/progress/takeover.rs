@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -54,14 +55,55 @@ pub async fn take_partition(
 ) -> Result<(StateOwnership, StoredProgress), StateError> {
     for _ in 1..TAKE_TRIES {
         match try_take(client, slot, partition, holder).await {
-            Err(error) if error.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                let ended = end_holders(client, slot, partition).await?;
-                tracing::warn!(slot, sessions = ended, "ended sessions of the slot's last holder");
-            }
+            Err(error) if is_held(&error) => end_holders(client, slot, &[partition]).await?,
             outcome => return outcome,
         }
     }
     try_take(client, slot, partition, holder).await
+}
+
+/// Changes rows of partitions with one statement, which returns how many. A transaction of a holder that has them is
+/// waited for, and ended as in [`take`].
+///
+/// # Errors
+/// As [`take`].
+pub(crate) async fn change_rows(
+    client: &mut Client,
+    slot: &str,
+    partitions: &[PartitionNumber],
+    statement: &str,
+    params: &SqlParams<'_>,
+) -> Result<u64, StateError> {
+    for _ in 1..TAKE_TRIES {
+        match try_change(client, statement, params).await {
+            Err(error) if is_held(&error) => end_holders(client, slot, partitions).await?,
+            outcome => return outcome,
+        }
+    }
+    try_change(client, statement, params).await
+}
+
+async fn try_change(
+    client: &mut Client,
+    statement: &str,
+    params: &SqlParams<'_>,
+) -> Result<u64, StateError> {
+    let tx = begin(client).await?;
+    bound(&tx).await?;
+    let changed = tx.execute_typed(statement, &params.list()).await?;
+    tx.commit().await?;
+    Ok(changed)
+}
+
+/// Waits for no lock for longer than [`HOLDER_WAIT_MAX`].
+async fn bound(tx: &Transaction<'_>) -> Result<(), StateError> {
+    let wait_max = HOLDER_WAIT_MAX.as_millis();
+    Ok(tx.batch_execute(&format!("SET LOCAL lock_timeout = {wait_max}")).await?)
+}
+
+/// Whether somebody had a lock for too long.
+fn is_held(error: &StateError) -> bool {
+    error.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 async fn try_take(
@@ -71,8 +113,7 @@ async fn try_take(
     holder: &str,
 ) -> Result<(StateOwnership, StoredProgress), StateError> {
     let tx = begin(client).await?;
-    let wait_max = HOLDER_WAIT_MAX.as_millis();
-    tx.batch_execute(&format!("SET LOCAL lock_timeout = {wait_max}")).await?;
+    bound(&tx).await?;
     lock(&tx, slot, partition).await?;
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
@@ -100,24 +141,28 @@ async fn try_take(
     Ok((ownership, progress))
 }
 
-/// Ends the sessions that are in a transaction for this partition.
-pub(super) async fn end_holders(
+/// Ends the sessions that are in a transaction for these partitions.
+async fn end_holders(
     client: &Client,
     slot: &str,
-    partition: PartitionNumber,
-) -> Result<u64, StateError> {
+    partitions: &[PartitionNumber],
+) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::INT8, lock_key(slot, partition));
+    let keys = partitions.iter().map(|&partition| lock_key(slot, partition));
+    params.column(Type::INT8_ARRAY, keys);
     // How pg_locks shows a 64-bit advisory lock: its halves, and 1 as the third number.
     let ended = client
         .query_typed(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks
+            "SELECT pg_terminate_backend(pid) FROM (SELECT DISTINCT pid FROM pg_locks
+               JOIN unnest($1::bigint[]) AS own (key)
+                 ON classid::bigint = (key >> 32) & 4294967295
+                AND objid::bigint = key & 4294967295 AND objsubid = 1
               WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                AND classid::bigint = ($1 >> 32) & 4294967295
-                AND objid::bigint = $1 & 4294967295 AND objsubid = 1",
+              ) AS holders",
             &params.list(),
         )
         .await?;
-    Ok(ended.len() as u64)
+    tracing::warn!(slot, sessions = ended.len(), "ended sessions of the last holder");
+    Ok(())
 }

@@ -1,14 +1,18 @@
 //! Several partitions of one source: each writes for itself, and what they share adds up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::task::JoinSet;
 use walhook::testing::flow::lsn::Position;
 use walhook::testing::flow::partition::PartitionNumber;
 use walhook::testing::flow::write_back::TargetRow;
 use walhook::testing::store::SqlSession;
+use walhook::testing::store::books::BookCount;
 use walhook::testing::store::flush::StateFlush;
 use walhook::testing::store::flush::commit;
 use walhook::testing::store::ownership::StateOwnership;
+use walhook::testing::store::partition_leases;
 use walhook::testing::store::progress::load;
 use walhook::testing::store::progress::load_settled_ahead;
 use walhook::testing::store::progress::load_settled_ahead_of;
@@ -19,6 +23,7 @@ use walhook::testing::store::write_backs::OutcomeTally;
 use super::SLOT;
 use super::State;
 use super::event;
+use super::flushes::count;
 use super::position;
 use super::session;
 use crate::support::postgres::Database;
@@ -117,4 +122,39 @@ async fn a_write_back_is_due_when_the_endpoints_of_all_partitions_have_an_outcom
     assert_eq!(state.text(row).await, "3 1 1 f");
     second.commit(&flush(tally(1, 0))).await.unwrap();
     assert_eq!(state.text(row).await, "3 2 1 t");
+}
+
+/// A worker that is frozen in the middle of a flush holds its partition's row, also when its lease is over.
+#[tokio::test]
+async fn a_partition_is_taken_from_a_worker_that_froze_in_the_middle_of_a_flush() {
+    let state = State::create().await;
+    let mut frozen = Owner::of(&state.database, 1).await;
+    let blocker = state.sql().await;
+    let over = "UPDATE walhook.progress SET member = 'frozen', at_source = false,
+                       lease_until = now() - interval '1s' WHERE partition = 1";
+    blocker.batch_execute(over).await.unwrap();
+    let block = "BEGIN; LOCK TABLE walhook.books IN ACCESS EXCLUSIVE MODE";
+    blocker.batch_execute(block).await.unwrap();
+    let mut flushing = JoinSet::new();
+    flushing.spawn(async move {
+        let books = vec![count("crm", BookCount::default())];
+        frozen.commit(&StateFlush { books, ..StateFlush::default() }).await
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                 AND datname = current_database()";
+    while blocker.text(waits).await == "0" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut heir = session(&state.database.url()).await;
+    let (partition, lease) = (PartitionNumber::new(1), Duration::from_secs(6));
+    let who = ("heir", "the heir");
+    let taken = partition_leases::take(&mut heir.client, SLOT, partition, who, lease);
+    let taken = tokio::time::timeout(Duration::from_secs(60), taken).await;
+    let (ownership, progress) = taken.expect("it waits for ever").unwrap().unwrap();
+    assert_eq!((ownership.epoch(), progress.holder.as_str()), (2, "the heir"));
+    assert!(flushing.join_next().await.unwrap().unwrap().is_err());
+    // While its lease lasts nobody is ended for it, and nobody else gets it.
+    let mut third = session(&state.database.url()).await;
+    let taken = partition_leases::take(&mut third.client, SLOT, partition, ("c", "c"), lease).await;
+    assert!(taken.unwrap().is_none());
 }
