@@ -302,6 +302,21 @@ async fn a_sender_waits_a_moment_for_room_and_then_lets_the_rest_overflow() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_takes_no_endpoint_for_silent() {
+    let running = Running::start(with_backlog(4), Database::default(), SECOND / 50);
+    let events: Vec<_> = (0..8).map(|n| event(n, n)).collect();
+    let stood_still = async {
+        tokio::task::yield_now().await;
+        tokio::time::advance(2 * FIRST_PATIENCE).await;
+    };
+    let (shares, wal_hold) = ([(&running.sender, events)], generous());
+    let (sent, ()) = tokio::join!(hand_over(shares, &wal_hold, &|| true), stood_still);
+    sent.unwrap();
+    running.until_settled(8).await;
+    assert_eq!(running.parked(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn lanes_that_are_all_slow_wait_for_each_other_and_park_nothing() {
     let slow = || Running::start(with_backlog(4), Database::default(), Duration::from_millis(70));
     let lanes = [slow(), slow(), slow()];

@@ -76,3 +76,21 @@ async fn an_event_costs_rows_for_its_takers_only_and_all_books_are_right() {
     assert!(scraper.balanced().0 > 0);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn endpoints_of_one_host_need_no_connection_each() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute("CREATE TABLE item (id int PRIMARY KEY, k int NOT NULL)").await.unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = configuration(&database, &format!("{EVENT}{}", endpoints(&receiver, 60)));
+    let mut service = Service::start(&toml).await;
+    for k in 0..60 {
+        sql.batch_execute(&format!("INSERT INTO item VALUES ({k}, {k})")).await.unwrap();
+        receiver.wait_for(k + 1, AMPLE).await;
+    }
+    let connections = receiver.requests().iter().map(|request| request.connection).max().unwrap();
+    // One after the other: another is made where the one before has not been given back yet.
+    assert!(connections <= 20, "{connections} connections");
+    service.stop().await;
+}
