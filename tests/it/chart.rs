@@ -31,7 +31,7 @@ fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/walhook")
 }
 
-/// `.ci/tools helm` builds one where there is Go.
+/// `.ci/tools helm` fetches one.
 fn helm(test: &str, args: &[&str]) -> Option<(bool, String)> {
     let named = std::env::var_os("WALHOOK_HELM").filter(|path| !path.is_empty());
     let mut command = Command::new(named.unwrap_or_else(|| "helm".into()));
