@@ -13,13 +13,11 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::task::Poll;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -28,24 +26,20 @@ use http::Response;
 use http::Uri;
 use http::header::HOST;
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1;
 use hyper::client::conn::http2;
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::delivery::connection::dial::DialedStream;
 use crate::delivery::connection::dial::EndpointDialer;
+use crate::delivery::connection::http1_connection::FailedRequest;
+use crate::delivery::connection::http1_connection::HeaderRoom;
+use crate::delivery::connection::http1_connection::HttpConnection;
 use crate::delivery::connection::multiplexed::Http2Connection;
 use crate::delivery::connection::multiplexed::MultiplexedReady;
 use crate::delivery::connection::streams::StreamPermit;
 use crate::delivery::connection::transport_trouble::TransportTrouble;
 use crate::delivery::request::body::OutgoingBody;
 use crate::flow::verdict::AttemptReach;
-
-/// How long an unused connection is kept: less than the 60 s after which common load balancers
-/// close theirs, so that a request seldom meets a connection that is just being closed.
-const IDLE_MAX: Duration = Duration::from_secs(50);
 
 /// By up to this share a connection's age falls short of the maximum.
 const AGE_SPREAD: f64 = 0.25;
@@ -56,18 +50,14 @@ const RESENDS_MAX: usize = 3;
 /// How often to look for connections that are over, so that a closed one holds no socket for long.
 pub(crate) const TIDY_EVERY: Duration = Duration::from_secs(5);
 
-/// The longest head of a response, and the most that is read or buffered for sending at a time.
-const BUFFER_MAX_BYTES: usize = 256 * 1024;
-
-/// The most headers of a response: what is longer than [`BUFFER_MAX_BYTES`] is refused in any case.
-const HEADERS_MAX: usize = 1000;
-
 /// The connections of one endpoint, or of several that share them.
 pub(crate) struct ConnectionPool {
     dialer: EndpointDialer,
     /// The last used one last. Never longer than the number of requests in flight was. Held only to
     /// put one in or take one out, so nobody ever waits for it.
     idle: Mutex<Vec<HttpConnection>>,
+    /// A response had more headers than there is usually room for: so may the next have.
+    has_many_headers: AtomicBool,
     /// When it was looked through last.
     tidied: Mutex<Instant>,
     /// Where HTTP/2 may be spoken.
@@ -92,23 +82,6 @@ pub(crate) enum ConnectionCarrier {
     },
 }
 
-/// A connection, in use or idle.
-pub(crate) struct HttpConnection {
-    sender: http1::SendRequest<OutgoingBody>,
-    driver: Pin<Box<ConnectionDriver>>,
-    /// The driver has ended, and so has the connection.
-    is_over: bool,
-    used: Instant,
-    /// It carries no further request from then on.
-    until: Instant,
-}
-
-/// A request that got no response, and is given back if nothing of it was sent.
-type FailedRequest = TrySendError<Request<OutgoingBody>>;
-
-/// What moves the bytes.
-type ConnectionDriver = http1::Connection<TokioIo<Box<dyn DialedStream>>, OutgoingBody>;
-
 impl ConnectionPool {
     pub(crate) fn new(
         dialer: EndpointDialer,
@@ -116,7 +89,8 @@ impl ConnectionPool {
         max_age: Duration,
     ) -> Self {
         let tidied = Mutex::new(Instant::now());
-        Self { dialer, idle: Mutex::default(), tidied, shared, max_age }
+        let has_many_headers = AtomicBool::new(false);
+        Self { dialer, idle: Mutex::default(), has_many_headers, tidied, shared, max_age }
     }
 
     /// Sends a request, `now`, and waits for its response to begin. The connection is given back with
@@ -137,14 +111,12 @@ impl ConnectionPool {
                 (None, None) => {
                     let dialed =
                         Box::pin(self.dialer.dial()).await.map_err(TransportTrouble::Connect)?;
-                    (connect(dialed.stream, self.age()).await?, false)
+                    (self.connect(dialed.stream).await?, false)
                 }
                 (None, Some(shared)) => {
                     let ready = shared.multiplexed.ready(&self.dialer, self.age(), reach);
                     match Box::pin(ready).await? {
-                        MultiplexedReady::Alone(stream) => {
-                            (connect(stream, self.age()).await?, false)
-                        }
+                        MultiplexedReady::Alone(stream) => (self.connect(stream).await?, false),
                         MultiplexedReady::Multiplexed { sender, permit, number, is_new } => {
                             shared.as_version_2(&mut request);
                             let again = (resends < RESENDS_MAX).then(|| copy(&request));
@@ -185,6 +157,9 @@ impl ConnectionPool {
             }
             match connection.send(request).await {
                 Ok((response, connection)) => {
+                    if connection.has_most_room() {
+                        self.has_many_headers.store(true, Ordering::Relaxed);
+                    }
                     return Ok((response, ConnectionCarrier::Own(connection)));
                 }
                 Err(failed) => request = unsent(failed, was_idle)?,
@@ -205,13 +180,13 @@ impl ConnectionPool {
         }
         // The first turn reads the end of the response, the second makes ready for a request.
         if connection.is_usable().await || connection.is_usable().await {
-            connection.used = now;
+            connection.note_used(now);
             self.idle().push(connection);
         }
     }
 
     /// Closes connections that the peer has closed, that are too old, or that have not been used for
-    /// [`IDLE_MAX`]. Each endpoint asks for it; once is enough.
+    /// longer than any may be. Each endpoint asks for it; once is enough.
     pub(crate) async fn tidy(&self) {
         if !self.is_untidy() {
             return;
@@ -257,6 +232,18 @@ impl ConnectionPool {
         }
     }
 
+    /// A new connection over a stream that is there.
+    async fn connect(
+        &self,
+        stream: Box<dyn DialedStream>,
+    ) -> Result<HttpConnection, TransportTrouble> {
+        let room = match self.has_many_headers.load(Ordering::Relaxed) {
+            true => HeaderRoom::Most,
+            false => HeaderRoom::Usual,
+        };
+        HttpConnection::over(stream, room, self.age()).await
+    }
+
     /// How old the next connection may become: endpoints that began together do not dial together.
     fn age(&self) -> Duration {
         self.max_age.mul_f64(1.0 - AGE_SPREAD * fastrand::f64())
@@ -266,24 +253,6 @@ impl ConnectionPool {
         // Nothing can panic while it is held; the list is whole in any case.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn connect(
-    stream: Box<dyn DialedStream>,
-    age: Duration,
-) -> Result<HttpConnection, TransportTrouble> {
-    let mut http = http1::Builder::new();
-    http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
-    // What curl takes as well, from servers that do not keep to the letter: `Name : value`, a value
-    // that goes on in the next line.
-    http.allow_spaces_after_header_name_in_responses(true);
-    http.allow_obsolete_multiline_headers_in_responses(true);
-    // A line that is no header says nothing: it is passed over.
-    http.ignore_invalid_headers_in_responses(true);
-    let made = http.handshake(TokioIo::new(stream)).await.map_err(TransportTrouble::Exchange)?;
-    let (sender, driver) = made;
-    let (used, driver) = (Instant::now(), Box::pin(driver));
-    Ok(HttpConnection { sender, driver, is_over: false, used, until: used + age })
 }
 
 /// What the peer says that it did not process.
@@ -370,40 +339,5 @@ impl ConnectionCarrier {
             Self::Own(connection) => connection.drive(work).await,
             Self::Shared { .. } => work.await,
         }
-    }
-}
-
-impl HttpConnection {
-    async fn send(
-        mut self,
-        request: Request<OutgoingBody>,
-    ) -> Result<(Response<Incoming>, Self), FailedRequest> {
-        let sent = self.sender.try_send_request(request);
-        self.drive(sent).await.map(|response| (response, self))
-    }
-
-    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Pending if !self.is_over => {
-                self.is_over = self.driver.as_mut().poll(cx).is_ready();
-                work.as_mut().poll(cx)
-            }
-            outcome => outcome,
-        })
-        .await
-    }
-
-    /// Does what can be done at once, and tells whether a request can be sent now. Never waits.
-    async fn is_usable(&mut self) -> bool {
-        poll_fn(|cx| {
-            self.is_over = self.is_over || self.driver.as_mut().poll(cx).is_ready();
-            Poll::Ready(!self.is_over && self.sender.is_ready())
-        })
-        .await
-    }
-
-    fn is_recent(&self, now: Instant) -> bool {
-        now < self.until && now.saturating_duration_since(self.used) < IDLE_MAX
     }
 }

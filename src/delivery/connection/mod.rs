@@ -6,6 +6,7 @@
 //! | `connections` | The connections to one endpoint |
 //! | `dial` | Makes connections to one endpoint |
 //! | `guarded_resolver` | Name resolution that gives only addresses which may be dialled |
+//! | `http1_connection` | One HTTP/1.1 connection, driven by the attempt that uses it |
 //! | `lookup` | Look-ups of names: shared per name, limited in number, each with a deadline |
 //! | `multiplexed` | The HTTP/2 connection to one endpoint |
 //! | `network` | What all endpoints share of the outside |
@@ -26,6 +27,7 @@ pub(crate) mod address_guard;
 pub(crate) mod connections;
 pub(crate) mod dial;
 pub(crate) mod guarded_resolver;
+pub(crate) mod http1_connection;
 pub(crate) mod lookup;
 pub(crate) mod multiplexed;
 pub(crate) mod network;

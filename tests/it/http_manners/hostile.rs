@@ -77,6 +77,54 @@ async fn an_answer_that_does_not_keep_to_the_letter_is_taken_as_it_is_meant() {
     assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
 }
 
+/// hyper has room for 100 of them, unless it is given more: a response with more is read once more.
+#[tokio::test]
+async fn a_response_with_many_headers_is_heard_without_a_second_request() {
+    let mut many = Answer::status(200).body("{}");
+    for n in 0..150 {
+        many = many.header(&format!("x-{n}"), "1");
+    }
+    let receiver = Receiver::start(always(many));
+    let client = client(&endpoint(&receiver.url()));
+    for _ in 0..3 {
+        let exchange = client.attempt(&lease(), NOW).await;
+        assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
+        assert_eq!(exchange.response_body, "{}");
+        assert_eq!(exchange.response_headers.by_name()["x-149"], "1");
+    }
+    // The first connection cannot be used on, the second has room for all that comes.
+    let connections: Vec<_> = receiver.requests().iter().map(|got| got.connection).collect();
+    assert_eq!(connections, [1, 2, 2]);
+}
+
+#[tokio::test]
+async fn a_response_with_many_headers_may_come_in_pieces() {
+    let headers = |from: u32, to: u32| -> String {
+        (from..to).map(|n| format!("x-{n}: {}\r\n", "y".repeat(20))).collect()
+    };
+    let pause = || Step::Pause(Duration::from_millis(20));
+    let server = RawServer::start(vec![
+        Step::ReadRequest,
+        send(format!("HTTP/1.1 201 Created\r\n{}", headers(0, 120))),
+        pause(),
+        send(format!("{}transfer-encoding: chunked\r\n\r\n2\r\n{{\"", headers(120, 300))),
+        pause(),
+        send("\r\n6\r\na\": 1}\r\n0\r\n\r\n"),
+        Step::Hang,
+    ]);
+    let exchange = attempt(&server.url(), AMPLE).await;
+    let heard = (exchange.verdict, exchange.status);
+    assert_eq!(heard, (AttemptVerdict::Delivered, Some(201)));
+    assert_eq!(exchange.response_body, r#"{"a": 1}"#);
+    let breaks_off = format!("HTTP/1.1 200 OK\r\n{}", headers(0, 120));
+    let too_many = format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", headers(0, 1000));
+    expect_protocol_failures(vec![
+        ("breaks off in many headers", answer(breaks_off), None),
+        ("more headers than are read", answer(too_many), None),
+    ])
+    .await;
+}
+
 #[tokio::test]
 async fn a_peer_that_talks_nonsense_is_tried_again() {
     let cases = vec![
