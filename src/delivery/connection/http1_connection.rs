@@ -69,8 +69,8 @@ type ConnectionDriver = http1::Connection<TokioIo<Box<dyn DialedStream>>, Outgoi
 
 /// Bytes that can be read at the second try. hyper looks for bytes before it writes a request, and takes those
 /// that are there for a response to nothing.
-struct SecondTurn<R> {
-    is_second: bool,
+struct DeferredReader<R> {
+    was_asked: bool,
     rest: R,
 }
 
@@ -132,7 +132,7 @@ impl HttpConnection {
     ) -> Result<(Response<Incoming>, Self), FailedRequest> {
         let parts = self.driver.into_parts();
         let rest = Cursor::new(parts.read_buf).chain(parts.io.into_inner());
-        let stream = Box::new(tokio::io::join(SecondTurn::new(rest), tokio::io::sink()));
+        let stream = Box::new(tokio::io::join(DeferredReader::new(rest), tokio::io::sink()));
         let Ok(mut again) = Self::handshake(stream, HeaderRoom::Most, Duration::ZERO).await else {
             return Err(failed);
         };
@@ -186,19 +186,19 @@ impl HttpConnection {
     }
 }
 
-impl<R> SecondTurn<R> {
+impl<R> DeferredReader<R> {
     fn new(rest: R) -> Self {
-        Self { is_second: false, rest }
+        Self { was_asked: false, rest }
     }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for SecondTurn<R> {
+impl<R: AsyncRead + Unpin> AsyncRead for DeferredReader<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if std::mem::replace(&mut self.is_second, true) {
+        if std::mem::replace(&mut self.was_asked, true) {
             return Pin::new(&mut self.rest).poll_read(cx, buffer);
         }
         cx.waker().wake_by_ref();

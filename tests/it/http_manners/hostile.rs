@@ -102,7 +102,7 @@ async fn a_response_with_many_headers_may_come_in_pieces() {
     let headers = |from: u32, to: u32| -> String {
         (from..to).map(|n| format!("x-{n}: {}\r\n", "y".repeat(20))).collect()
     };
-    let pause = || Step::Pause(Duration::from_millis(20));
+    let pause = || Step::ResetIfHalfClosed(Duration::from_millis(100));
     let server = RawServer::start(vec![
         Step::ReadRequest,
         send(format!("HTTP/1.1 201 Created\r\n{}", headers(0, 120))),

@@ -25,6 +25,8 @@ pub(crate) enum Step {
     /// Sends the same for ever.
     Repeat(Bytes),
     Pause(Duration),
+    /// Waits so long, as servers do that take a half-closed connection for a client that has left.
+    ResetIfHalfClosed(Duration),
     /// Sends nothing more and leaves the other direction open.
     HalfClose,
     Reset,
@@ -62,6 +64,13 @@ async fn play(mut stream: TcpStream, connection: usize, steps: Arc<[Step]>) -> i
                 stream.write_all(bytes).await?;
             },
             Step::Pause(time) => tokio::time::sleep(*time).await,
+            Step::ResetIfHalfClosed(time) => {
+                let mut more = BytesMut::with_capacity(4096);
+                let read = tokio::time::timeout(*time, stream.read_buf(&mut more)).await;
+                if let Ok(Ok(0)) = read {
+                    return stream.set_zero_linger();
+                }
+            }
             Step::HalfClose => stream.shutdown().await?,
             Step::Reset => return stream.set_zero_linger(),
             Step::Hang => std::future::pending().await,
