@@ -10,8 +10,12 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use walhook::testing::sandbox::cluster::ClusterOptions;
+
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::start_cluster;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -242,4 +246,46 @@ async fn one_by_one_leaves_a_healthy_endpoint_its_pace() {
     setting.wait_for("SELECT max(delivered) FROM walhook.balance", "600").await;
     slow.behave(always(Answer::status(200)));
     service.stop().await;
+}
+
+/// A mark has to outlive a crash of walhook, not one of PostgreSQL: a disk or a standby that takes its time would hold
+/// up each of 2,000 changes twice.
+#[tokio::test]
+async fn marks_do_not_wait_for_the_wal_to_be_safe() {
+    // Whoever wants it waits for a standby that does not exist.
+    let options = ClusterOptions::default()
+        .with("synchronous_standby_names", "ghost")
+        .with("synchronous_commit", "local");
+    let cluster = start_cluster(options).await;
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    sql.batch_execute(TABLE).await.unwrap();
+    sql.batch_execute("SET synchronous_commit = local").await.unwrap();
+    let receiver = Receiver::start(always(Answer::status(200).after(Duration::from_secs(600))));
+    let toml = format!(
+        "[postgres]\nurl = \"{}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n[[event]]\ntype = \"order\"\n\
+         table = \"public.orders\"\n\n[webhook]\nurls = [\"{}\"]\n",
+        cluster.url("postgres"),
+        receiver.url()
+    );
+    let mut first = Service::start(&toml).await;
+    first.stop().await;
+    sql.batch_execute("INSERT INTO orders VALUES (1, 1)").await.unwrap();
+    let start = || Program::start(&["run"], &toml, &[]);
+    for _ in 0..3 {
+        let mut program = start();
+        program.wait_for_line("walhook is running", AMPLE).await;
+        program.kill();
+        program.wait(AMPLE).await;
+    }
+    let mut careful = start();
+    careful.wait_for_line("taken one by one", AMPLE).await;
+    wait_for_text(&sql, "SELECT marked_stage FROM walhook.runs", "sending").await;
+    let before = sql.text("SELECT pg_current_wal_lsn()").await;
+    sql.batch_execute("ALTER SYSTEM SET synchronous_commit = on").await.unwrap();
+    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    sql.batch_execute("INSERT INTO orders VALUES (2, 1)").await.unwrap();
+    let has_marked = format!("SELECT marked_lsn > '{before}' FROM walhook.runs");
+    wait_for_text(&sql, &has_marked, "t").await;
+    careful.kill();
+    careful.wait(AMPLE).await;
 }
