@@ -253,7 +253,7 @@ pub(super) async fn marks_session(
     match past {
         PastRuns::Crashing(_) => {
             let session = store::connect_within(&settings.state, store::ANSWER_SOON).await?;
-            // A mark outlives this process without being on a disk; waiting for that, twice a change, takes minutes.
+            // A mark outlives this process without being on a disk; waiting for that with each change takes minutes.
             session.client.batch_execute("SET synchronous_commit = off").await?;
             Ok(Some(session))
         }

@@ -1,10 +1,10 @@
 //! Guard against crash loops: sets the change aside over which walhook has crashed; see `store::crash_records`.
 //!
 //! A run that follows two crashes at the same place takes the next changes one by one, and marks each
-//! before it renders it and before it hands it over. It goes on when the change is settled, or was
-//! with the endpoints for a moment and nothing happened; a slow endpoint takes little of that time from
-//! the others. A change that was in hand at the last crash is alone when it is taken again: everything
-//! before it is settled, or was given time, and there is a pause with nothing in hand.
+//! before it touches it. It goes on when the change is settled, or was with the endpoints for a moment
+//! and nothing happened; a slow endpoint takes little of that time from the others. A change that was in
+//! hand at the last crash is alone when it is taken again: everything before it is settled, or was given
+//! time, and there is a pause with nothing in hand. It is marked before it is rendered and before it is sent.
 //!
 //! Owners of partitions do the same with the events of their streams. Since one process owns several, their suspects
 //! take turns.
@@ -216,8 +216,28 @@ impl CrashGuard {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE_MILLIS))).await;
     }
 
-    /// The change is about to be dealt with.
-    pub(crate) async fn mark(&mut self, position: Position, stage: WorkStage) {
+    /// Events are about to be made of the change. One mark does for both stages until it is known at which change runs
+    /// die: each is an answer of the database to wait for.
+    pub(crate) async fn before_rendering(&mut self, position: Position) {
+        let stage = match self.is_suspect(position) {
+            true => WorkStage::Rendering,
+            false => WorkStage::Sending,
+        };
+        self.mark(position, stage).await;
+    }
+
+    /// They are about to be sent.
+    pub(crate) async fn before_sending(&mut self, position: Position) {
+        if self.is_suspect(position) {
+            self.mark(position, WorkStage::Sending).await;
+        }
+    }
+
+    fn is_suspect(&self, position: Position) -> bool {
+        matches!(self, Self::OneByOne(run) if run.suspect == Some(position))
+    }
+
+    async fn mark(&mut self, position: Position, stage: WorkStage) {
         let Self::OneByOne(run) = self else { return };
         if let Err(error) = run.mark(Some(CrashMark { position, stage })).await {
             tracing::warn!(%error, "cannot mark a change, going on as usual");

@@ -55,7 +55,6 @@ use crate::pipeline::pump::spans::ChangeSpans;
 use crate::pipeline::pump::waiting_rows::PumpBackfills;
 use crate::pipeline::shutdown::is_stopped_soon;
 use crate::pipeline::table_counters::TableCounters;
-use crate::store::crash_records::WorkStage;
 
 /// What the pump needs beside the source.
 pub(crate) struct EventPump {
@@ -358,9 +357,9 @@ impl EventPump {
             () = self.stop.cancelled() => anyhow::bail!("it is not taken any more"),
             () = self.crash_guard.approach(position) => {}
         }
-        self.crash_guard.mark(position, WorkStage::Rendering).await;
+        self.crash_guard.before_rendering(position).await;
         self.change(change).await?;
-        self.crash_guard.mark(position, WorkStage::Sending).await;
+        self.crash_guard.before_sending(position).await;
         self.outbox.hand_over().await?;
         self.crash_guard.wait(position).await;
         Ok(())

@@ -48,7 +48,7 @@ pub(crate) enum WorkStage {
     Waiting,
     /// Making events of it.
     Rendering,
-    /// Delivering them.
+    /// Delivering them; either of both, while nobody has died at this change yet.
     Sending,
 }
 

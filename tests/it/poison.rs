@@ -249,7 +249,7 @@ async fn one_by_one_leaves_a_healthy_endpoint_its_pace() {
 }
 
 /// A mark has to outlive a crash of walhook, not one of PostgreSQL: a disk or a standby that takes its time would hold
-/// up each of 2,000 changes twice.
+/// up each of 2,000 changes.
 #[tokio::test]
 async fn marks_do_not_wait_for_the_wal_to_be_safe() {
     // Whoever wants it waits for a standby that does not exist.

@@ -39,7 +39,6 @@ use crate::relay::message::MessageError;
 use crate::relay::message::RelayedEvent;
 use crate::relay::message::RelayedShape;
 use crate::relay::partition_stream::PartitionStream;
-use crate::store::crash_records::WorkStage;
 
 /// Items that are taken before lanes get what they brought.
 const BATCH_MAX: usize = 256;
@@ -231,9 +230,9 @@ impl<S: PartitionStream, L: LackedMessages> RelayPump<S, L> {
             true => None,
             false => Some(self.suspect_lock.pass().await),
         };
-        self.guard.mark(position, WorkStage::Rendering).await;
+        self.guard.before_rendering(position).await;
         self.event(relayed).await?;
-        self.guard.mark(position, WorkStage::Sending).await;
+        self.guard.before_sending(position).await;
         self.outbox.hand_over().await?;
         self.guard.wait(position).await;
         drop(pass);
