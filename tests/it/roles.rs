@@ -36,6 +36,10 @@ use crate::support::service::Service;
 use crate::support::service::configuration;
 use crate::support::service::slot;
 
+/// Lines of the books that do not add up, or owe something.
+const UNBALANCED: &str = "SELECT coalesce(string_agg(b::text, ' '), '') FROM walhook.balance b
+    WHERE captured <> delivered + filtered + expired + dead + pending OR pending <> 0";
+
 async fn prepared() -> Database {
     let database = Database::create().await;
     let sql = database.sql().await;

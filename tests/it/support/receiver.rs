@@ -272,6 +272,9 @@ async fn converse<S: Stream>(
 ) -> io::Result<()> {
     let mut read = BytesMut::new();
     while let Some(request) = read_request(&mut stream, &mut read, connection).await? {
+        if is_astray(&request) {
+            return Ok(());
+        }
         match books.enter(request) {
             Answer::Respond(response) => {
                 tokio::time::sleep(response.delay).await;
@@ -292,6 +295,11 @@ async fn converse<S: Stream>(
         }
     }
     Ok(())
+}
+
+/// A page of walhook in a browser goes on asking when its walhook has ended, and the port may be ours by now.
+fn is_astray(request: &Request) -> bool {
+    request.path.starts_with("/api/v1/") && request.headers.contains_key("sec-fetch-mode")
 }
 
 /// Reads one request with a `Content-Length`; `None` at the end of the connection.
