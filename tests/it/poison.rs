@@ -246,6 +246,14 @@ async fn one_by_one_leaves_a_healthy_endpoint_its_pace() {
     setting.wait_for("SELECT max(delivered) FROM walhook.balance", "600").await;
     slow.behave(always(Answer::status(200)));
     service.stop().await;
+    // A session's numbers are all there when it has ended.
+    let others = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    setting.wait_for(others, "0").await;
+    let marks = "SELECT n_tup_upd FROM pg_stat_user_tables
+                  WHERE schemaname = 'walhook' AND relname = 'runs'";
+    let marks: usize = setting.sql.text(marks).await.parse().unwrap();
+    assert!(marks < MANY * 3 / 2, "{marks} writes: one is enough for each of {MANY} changes");
 }
 
 /// A mark has to outlive a crash of walhook, not one of PostgreSQL: a disk or a standby that takes its time would hold
