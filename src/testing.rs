@@ -158,10 +158,12 @@ pub mod flow {
         pub use crate::flow::relation::SqlType;
         pub use crate::flow::relation::TableName;
     }
+    pub mod report_queue {
+        pub use crate::flow::report_queue::report_queue;
+    }
     pub mod settlement {
         pub use crate::flow::settlement::DeliveryOutcome;
         pub use crate::flow::settlement::EndpointIndex;
-        pub use crate::flow::settlement::LaneReport;
     }
     pub mod time {
         pub use crate::flow::time::Timestamp;

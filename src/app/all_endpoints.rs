@@ -30,7 +30,8 @@ use crate::endpoints::registry::UpdateSenders;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
-use crate::flow::settlement::LaneReport;
+use crate::flow::report_queue::ReportReceiver;
+use crate::flow::report_queue::report_queue;
 use crate::ledger::EndpointsEdit;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::endpoint_update::KnownVersion;
@@ -45,8 +46,8 @@ use crate::store::endpoint_states;
 use crate::store::endpoints;
 use crate::task::TaskOwner;
 
-/// Reports that nobody needs and that wait to be dropped.
-const REPORTS_MAX: usize = 16;
+/// For reports that nobody needs and that wait to be dropped.
+const REPORT_ROOM: u16 = 16;
 
 /// All endpoints, and the ways to them.
 #[derive(Clone)]
@@ -77,7 +78,7 @@ pub(super) async fn start(
     let (follow, follows) = mpsc::channel(CALLS_MAX);
     let shared = SharedEndpoints::new(settings, known.clone(), None, partitions.clone(), follows);
     let budget = MemoryBudget::new(settings.memory.queued_bytes);
-    let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+    let (reports_in, reports) = report_queue(REPORT_ROOM);
     let (waits, share) = ((&budget, &ShutdownStages::default()), lanes::share_of(settings));
     // Whose partition an endpoint belongs to does not matter to a test event.
     let tries = SharedHandles { slot_ownership: SlotOwnership::of_trials(), ..handles.clone() };
@@ -103,7 +104,7 @@ pub(super) async fn start(
 async fn drop_all(
     mut edits: mpsc::Receiver<EndpointsEdit>,
     mut updates: mpsc::Receiver<EndpointUpdate>,
-    mut reports: mpsc::Receiver<LaneReport>,
+    mut reports: ReportReceiver,
 ) -> anyhow::Result<()> {
     loop {
         tokio::select! {

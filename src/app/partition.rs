@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use crate::app::all_endpoints::AllEndpoints;
 use crate::app::ledger_task::LedgerOutputs;
 use crate::app::ledger_task::OPENED_MAX;
-use crate::app::ledger_task::REPORTS_MAX;
 use crate::app::ledger_task::ledger;
 use crate::app::ledger_task::run_ledger;
 use crate::config::configuration::Settings;
@@ -35,6 +34,8 @@ use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
+use crate::flow::report_queue::REPORT_ROOM;
+use crate::flow::report_queue::report_queue;
 use crate::ha::state::TakenState;
 use crate::ledger::joined_flushes::FlushTicks;
 use crate::ledger::joined_flushes::JoinedFlushes;
@@ -122,7 +123,7 @@ pub(super) async fn start(
         flushes,
     } = common;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
-    let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+    let (reports_in, reports) = report_queue(REPORT_ROOM);
     let (ended_in, _ledger_ended) = oneshot::channel();
     let tombstones_in = reports_in.clone();
     let thread = threads.of(taken.ownership.partition());

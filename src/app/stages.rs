@@ -11,7 +11,6 @@ use crate::app::App;
 use crate::app::PipelineWaits;
 use crate::app::ledger_task::LedgerOutputs;
 use crate::app::ledger_task::OPENED_MAX;
-use crate::app::ledger_task::REPORTS_MAX;
 use crate::app::ledger_task::ledger;
 use crate::app::ledger_task::run_ledger;
 use crate::backfill::context::BackfillContext;
@@ -31,7 +30,9 @@ use crate::endpoints::registry::UpdateSenders;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::endpoints::registry::store::EndpointStore;
 use crate::flow::lsn::Lsn;
-use crate::flow::settlement::LaneReport;
+use crate::flow::report_queue::REPORT_ROOM;
+use crate::flow::report_queue::ReportSender;
+use crate::flow::report_queue::report_queue;
 use crate::ha::role::MemberRole;
 use crate::ha::state::TakenState;
 use crate::ha::tail_relay::TailRelay;
@@ -62,7 +63,7 @@ impl App {
     ) -> anyhow::Result<()> {
         let Self { settings, handles, tasks, .. } = self;
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
-        let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+        let (reports_in, reports) = report_queue(REPORT_ROOM);
         let (ended_in, ledger_ended) = oneshot::channel();
         let known = KnownVersion::default();
         known.stamp(taken.endpoints_version);
@@ -145,7 +146,7 @@ async fn relay_of(
     role: MemberRole,
     settings: &Settings,
     taken: &mut TakenState,
-    (reports, known): (&mpsc::Sender<LaneReport>, KnownVersion),
+    (reports, known): (&ReportSender, KnownVersion),
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<Option<RelayOutbox>> {
     let (MemberRole::Tail, Some(relay)) = (role, &settings.relay) else { return Ok(None) };

@@ -28,6 +28,7 @@
 //! | `quote` | Identifiers and texts in SQL |
 //! | `raw_json` | A body within a JSON document, as it is |
 //! | `relation` | What a table looked like when a row of it was written |
+//! | `report_queue` | The way of reports to the ledger |
 //! | `secret_header` | Which headers hold secrets |
 //! | `seen` | Values that events were raised with, for rules that raise each once |
 //! | `settlement` | What became of an event at an endpoint |
@@ -61,6 +62,7 @@ pub(crate) mod pump_report;
 pub(crate) mod quote;
 pub(crate) mod raw_json;
 pub(crate) mod relation;
+pub(crate) mod report_queue;
 pub(crate) mod secret_header;
 pub(crate) mod seen;
 pub(crate) mod settlement;

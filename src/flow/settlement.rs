@@ -105,6 +105,9 @@ pub struct RelayedDelivery {
     pub table: Arc<TableName>,
 }
 
+/// Bytes of a response that take as much room as an outcome with its event.
+const ANSWER_BYTES_A_ROOM: usize = 4096;
+
 /// What a lane has to tell the ledger at once. The attempts come before the settlements that
 /// follow from them, both in the order in which they happened.
 #[derive(Debug, Default)]
@@ -118,6 +121,14 @@ pub struct LaneReport {
 }
 
 impl LaneReport {
+    /// The room that it takes while it waits for the ledger: one for each attempt or outcome, and one for each
+    /// [`ANSWER_BYTES_A_ROOM`] of their responses.
+    pub fn room(&self) -> usize {
+        let rows = self.attempts.len().max(self.settlements.len()).max(self.relayed.len());
+        let answers = self.attempts.iter().map(|attempt| attempt.exchange.response_body.len());
+        rows + answers.sum::<usize>() / ANSWER_BYTES_A_ROOM
+    }
+
     pub fn is_empty(&self) -> bool {
         self.attempts.is_empty()
             && self.settlements.is_empty()

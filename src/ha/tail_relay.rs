@@ -13,7 +13,7 @@ use crate::config::settings::RelaySettings;
 use crate::config::settings::ServerSettings;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
-use crate::flow::settlement::LaneReport;
+use crate::flow::report_queue::ReportSender;
 use crate::ha::state::TakenState;
 use crate::pipeline::endpoint_update::KnownVersion;
 use crate::pipeline::process_name::own_name;
@@ -109,7 +109,7 @@ impl TailRelay {
     pub(crate) fn start(
         self,
         relay: &RelaySettings,
-        (reports, known): (&mpsc::Sender<LaneReport>, KnownVersion),
+        (reports, known): (&ReportSender, KnownVersion),
         tasks: &mut TaskOwner,
     ) -> RelayOutbox {
         let (mut outboxes, mut told) = (Vec::new(), Vec::new());

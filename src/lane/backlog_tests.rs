@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +20,9 @@ use crate::flow::backlog::BacklogStanding;
 use crate::flow::backlog::RefilledRow;
 use crate::flow::dead_letter_reason::DeathReason;
 use crate::flow::lease::Lease;
+use crate::flow::report_queue::report_queue;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
-use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
@@ -139,7 +138,7 @@ impl Running {
     /// The endpoint takes `takes` for each request.
     fn start(settings: LaneSettings, database: Database, takes: Duration) -> Self {
         let (sender, task) = open(settings);
-        let (outcomes, mut reports) = mpsc::channel::<LaneReport>(4);
+        let (outcomes, mut reports) = report_queue(64);
         let flag = |is_set| Arc::new(AtomicBool::new(is_set));
         let (is_up, is_backlog_up, may_send) = (flag(true), flag(true), flag(true));
         let requests = Arc::<AtomicUsize>::default();
@@ -421,7 +420,7 @@ async fn a_sender_does_not_wait_for_room_that_a_disabled_endpoint_cannot_give() 
 #[tokio::test(start_paused = true)]
 async fn what_overflows_waits_for_the_ledger() {
     let (sender, task) = open(with_backlog(4));
-    let (outcomes, reports) = mpsc::channel::<LaneReport>(1);
+    let (outcomes, reports) = report_queue(1);
     let mut tasks = JoinSet::new();
     let services = SampleServices::new(|lease: Lease| async move {
         std::future::pending::<()>().await;

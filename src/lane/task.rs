@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flow::backlog::RefilledRow;
 use crate::flow::lease::Lease;
+use crate::flow::report_queue::ReportSender;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::lane::MESSAGES_MAX;
@@ -187,7 +188,7 @@ impl LaneTask {
     pub async fn run(
         mut self,
         services: &impl LaneServices,
-        reports: mpsc::Sender<LaneReport>,
+        reports: ReportSender,
         stop: CancellationToken,
     ) -> Result<(), QueueError> {
         loop {
@@ -229,7 +230,7 @@ impl LaneTask {
     pub(crate) async fn work(
         &mut self,
         services: &impl LaneServices,
-        reports: &mpsc::Sender<LaneReport>,
+        reports: &ReportSender,
         stop: &CancellationToken,
     ) -> Result<WorkEnd, QueueError> {
         let mut in_flight = RequestsInFlight::new();
@@ -280,7 +281,7 @@ impl LaneTask {
                     }
                 }
                 Some(page) = pages.next() => self.take_page(page, now(services)),
-                place = reports.reserve(), if is_due => {
+                place = reports.reserve(self.report.room()), if is_due => {
                     let ended = |_closed| QueueError::LedgerEnded { endpoint: self.name.clone() };
                     self.hand_over(place.map_err(ended)?);
                 }

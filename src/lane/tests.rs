@@ -2,11 +2,11 @@
 
 mod cell;
 mod live;
+mod many;
 
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::settings::BatchSettings;
 use crate::flow::lease::Lease;
+use crate::flow::report_queue::ReportReceiver;
+use crate::flow::report_queue::report_queue;
 use crate::flow::settlement::DeliveryOutcome;
-use crate::flow::settlement::LaneReport;
+use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::HttpExchange;
 use crate::lane::core::counts::LaneCounts;
@@ -33,8 +35,8 @@ use crate::lane::task::WorkEnd;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Reports that the ledger has not taken.
-const REPORTS_MAX: usize = 4;
+/// For reports that the ledger has not taken, less than there is in use.
+const QUEUE_ROOM: u16 = 256;
 
 /// What the receiver saw: milliseconds since the start, and the events' numbers.
 type Seen = Arc<Mutex<Vec<(u128, Vec<u64>)>>>;
@@ -42,7 +44,7 @@ type Seen = Arc<Mutex<Vec<(u128, Vec<u64>)>>>;
 /// A lane that runs, a receiver that books what it gets, and a ledger's end of the channel.
 struct Running {
     sender: LaneSender,
-    reports: mpsc::Receiver<LaneReport>,
+    reports: ReportReceiver,
     seen: Seen,
     stop: CancellationToken,
     tasks: JoinSet<Result<(), QueueError>>,
@@ -55,7 +57,7 @@ impl Running {
         reply: impl Fn(&Lease) -> (Duration, HttpExchange) + Send + Sync + 'static,
     ) -> Self {
         let (sender, task) = open(settings);
-        let (outcomes, reports) = mpsc::channel(REPORTS_MAX);
+        let (outcomes, reports) = report_queue(QUEUE_ROOM);
         let (stop, seen) = (CancellationToken::new(), Seen::default());
         let mut tasks = JoinSet::new();
         let start = Instant::now();
@@ -225,8 +227,8 @@ async fn a_slow_ledger_stops_the_leasing_but_not_what_is_in_flight() {
     let mut running = Running::start(settings, |_| (Duration::ZERO, delivered()));
     running.sender.send((0..1000).map(|n| event(n, n)).collect()).await.unwrap();
     tokio::time::sleep(SECOND).await;
-    // The channel is full of full reports, and one more waits with all that was in flight.
-    let most = (REPORTS_MAX + 1) * (ATTEMPTS_HELD_MAX + 4);
+    // The queue is full, and one more report waits with all that was in flight.
+    let most = usize::from(QUEUE_ROOM) + ATTEMPTS_HELD_MAX + 4;
     let made = running.seen().len();
     assert!((ATTEMPTS_HELD_MAX..=most).contains(&made), "{made} attempts");
     assert_eq!(running.sender.view().counts().in_flight, 0);
@@ -263,7 +265,7 @@ async fn what_has_ended_gathers_while_more_is_in_flight_and_not_longer_than_a_mo
 #[tokio::test(start_paused = true)]
 async fn without_a_ledger_the_lane_ends_with_an_error() {
     let mut running = Running::start(settings(), |_| (Duration::ZERO, delivered()));
-    running.reports.close();
+    drop(running.reports);
     running.sender.send(vec![event(0, 1)]).await.unwrap();
     let ended = running.tasks.join_next().await.unwrap().unwrap();
     assert!(matches!(ended, Err(QueueError::LedgerEnded { .. })), "{ended:?}");
@@ -302,7 +304,7 @@ async fn an_event_expires_on_the_databases_clock() {
 #[tokio::test(start_paused = true)]
 async fn a_lane_with_nothing_to_do_is_dormant_until_there_is_some() {
     let (sender, mut task) = open(settings());
-    let (outcomes, mut reports) = mpsc::channel(REPORTS_MAX);
+    let (outcomes, mut reports) = report_queue(QUEUE_ROOM);
     let (stop, start) = (CancellationToken::new(), Instant::now());
     let services = SampleServices::new(|lease: Lease| async move {
         tokio::time::sleep(SECOND).await;

@@ -79,6 +79,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::pump_report::EndpointsVersion;
 use crate::flow::pump_report::PumpReport;
+use crate::flow::report_queue::ReportReceiver;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
@@ -324,7 +325,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
     pub(crate) async fn run(
         mut self,
         mut opened: mpsc::Receiver<Vec<PumpReport>>,
-        mut reports: mpsc::Receiver<LaneReport>,
+        mut reports: ReportReceiver,
         mut edits: mpsc::Receiver<EndpointsEdit>,
     ) -> Result<(), StateError> {
         let (mut pump_lives, mut lanes_live) = (true, true);
@@ -375,7 +376,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
     fn take_in(
         &mut self,
         first: LaneReport,
-        reports: &mut mpsc::Receiver<LaneReport>,
+        reports: &mut ReportReceiver,
         opened: &mut mpsc::Receiver<Vec<PumpReport>>,
         pump_lives: bool,
     ) {
@@ -389,7 +390,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
                 failpoint::reached("draining");
             }
             self.book(report);
-            next = if self.has_room() { reports.try_recv().ok() } else { None };
+            next = if self.has_room() { reports.try_recv() } else { None };
         }
     }
 

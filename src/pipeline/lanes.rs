@@ -28,8 +28,8 @@ use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::RefilledRow;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::lease::Lease;
+use crate::flow::report_queue::ReportSender;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::HttpExchange;
 use crate::lane::cell::LaneOpener;
@@ -53,7 +53,7 @@ pub(crate) struct LaneContext {
     pub(crate) network: DeliveryNetwork,
     pub(crate) handles: SharedHandles,
     pub(crate) backlog: Arc<BacklogReader>,
-    pub(crate) reports: mpsc::Sender<LaneReport>,
+    pub(crate) reports: ReportSender,
     /// Those that the push log keeps.
     pub(crate) bodies: LoggedBodies,
     pub(crate) shutdown: ShutdownStages,
@@ -73,7 +73,7 @@ impl LaneContext {
         handles: &SharedHandles,
         thread: Arc<LaneThread>,
         (budget, shutdown): (&MemoryBudget, &ShutdownStages),
-        reports: mpsc::Sender<LaneReport>,
+        reports: ReportSender,
         share_bytes: usize,
     ) -> (Self, mpsc::Receiver<EndedLane>) {
         let tracing = RequestTracing::of(&settings.telemetry, handles.tracer.clone());

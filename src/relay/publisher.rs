@@ -28,6 +28,7 @@ use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
+use crate::flow::report_queue::ReportSender;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::RelayedDelivery;
@@ -146,7 +147,7 @@ impl<S: PartitionStream> PartitionPublisher<S> {
         mut self,
         mut outgoing: mpsc::Receiver<Vec<Outgoing>>,
         mut settled: watch::Receiver<Option<Position>>,
-        reports: mpsc::Sender<LaneReport>,
+        reports: ReportSender,
     ) -> Result<(), RelayInterruption> {
         let mut purges = tokio::time::interval(PURGE_EVERY);
         purges.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -11,8 +11,9 @@ use crate::flow::event::RuleIndex;
 use crate::flow::key::EventKeys;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::report_queue::ReportReceiver;
+use crate::flow::report_queue::report_queue;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::LaneReport;
 use crate::relay::error::RelayInterruption;
 use crate::relay::feed::FeedItem;
 use crate::relay::feed::PartitionFeed;
@@ -28,7 +29,7 @@ use crate::relay::samples::event;
 struct Running {
     outgoing: mpsc::Sender<Vec<Outgoing>>,
     settled: watch::Sender<Option<Position>>,
-    reports: mpsc::Receiver<LaneReport>,
+    reports: ReportReceiver,
     tasks: JoinSet<Result<(), RelayInterruption>>,
 }
 
@@ -36,7 +37,7 @@ impl Running {
     async fn start(stream: &SampleStream, epoch: i64) -> Self {
         let publisher = PartitionPublisher::open(stream.clone(), epoch, None, false).await;
         let ((outgoing, batches), (settled, told)) = (mpsc::channel(4), watch::channel(None));
-        let (reports_in, reports) = mpsc::channel(4);
+        let (reports_in, reports) = report_queue(64);
         let mut tasks = JoinSet::new();
         tasks.spawn(publisher.unwrap().run(batches, told, reports_in));
         Self { outgoing, settled, reports, tasks }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::flow::lease::Lease;
+use crate::flow::report_queue::ReportPlace;
 use crate::flow::settlement::DeliveryAttempt;
-use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptVerdict;
 use crate::flow::verdict::HttpExchange;
@@ -63,7 +62,7 @@ impl LaneTask {
         if due <= now { (true, None) } else { (false, Some(due)) }
     }
 
-    pub(super) fn hand_over(&mut self, place: mpsc::Permit<'_, LaneReport>) {
+    pub(super) fn hand_over(&mut self, place: ReportPlace<'_>) {
         let report = std::mem::take(&mut self.report);
         self.report_due = None;
         self.free_places();

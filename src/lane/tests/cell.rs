@@ -5,13 +5,16 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::flow::report_queue::ReportReceiver;
+use crate::flow::report_queue::ReportSender;
+use crate::flow::report_queue::report_queue;
 use crate::flow::settlement::ReplayId;
 use crate::lane::message::LaneChange;
 use crate::lane::message::ReplayedDelivery;
 
 /// Runs what is opened on the test's own runtime; each request takes a second.
 struct SpawningOpener {
-    outcomes: mpsc::Sender<LaneReport>,
+    outcomes: ReportSender,
     opened: AtomicUsize,
     stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
@@ -45,12 +48,12 @@ impl LaneOpener for SpawningOpener {
 struct OnDemand {
     sender: LaneSender,
     opener: Arc<SpawningOpener>,
-    reports: mpsc::Receiver<LaneReport>,
+    reports: ReportReceiver,
 }
 
 impl OnDemand {
     fn new() -> Self {
-        let (outcomes, reports) = mpsc::channel(REPORTS_MAX);
+        let (outcomes, reports) = report_queue(QUEUE_ROOM);
         let (opened, stop) = (AtomicUsize::new(0), CancellationToken::new());
         let tasks = Mutex::default();
         let opener = Arc::new(SpawningOpener { outcomes, opened, stop, tasks });
@@ -141,14 +144,14 @@ async fn whatever_comes_as_it_goes_is_delivered_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_endpoint_has_its_lane_end_and_nothing_comes_after_it() {
-    let mut lane = OnDemand::new();
+    let lane = OnDemand::new();
     lane.sender.control().change(LaneChange::Delete).await.unwrap();
     tokio::time::sleep(SECOND).await;
     assert!(lane.sender.send(vec![event(1, 1)]).await.is_err());
     assert_eq!(lane.opened(), 1);
     // When nothing is run any more what is opened ends at once.
     lane.opener.stop.cancel();
-    lane.reports.close();
+    drop(lane.reports);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::pump_report::FilteredNote;
 use crate::flow::pump_report::PumpReport;
+use crate::flow::report_queue::ReportSender;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
@@ -58,7 +59,7 @@ struct TombstoneDeliveries {
     endpoints: BTreeSet<EndpointIndex>,
     collected: Vec<Settlement>,
     /// To the ledger, which hears of the events first.
-    reports: mpsc::Sender<LaneReport>,
+    reports: ReportSender,
 }
 
 impl PumpOutbox {
@@ -83,7 +84,7 @@ impl PumpOutbox {
     }
 
     /// Tells `reports` of what comes for endpoints that are no more.
-    pub(crate) fn with_tombstones(self, reports: mpsc::Sender<LaneReport>) -> Self {
+    pub(crate) fn with_tombstones(self, reports: ReportSender) -> Self {
         let (endpoints, collected) = (BTreeSet::new(), Vec::new());
         Self { tombstones: Some(TombstoneDeliveries { endpoints, collected, reports }), ..self }
     }

@@ -18,6 +18,7 @@ use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::park_reason::ParkReason;
 use crate::flow::partition::PartitionNumber;
+use crate::flow::report_queue::ReportSender;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
@@ -42,7 +43,7 @@ pub(crate) struct RelayOutbox {
     /// Of partitions that nobody delivers for.
     parked: Vec<Settlement>,
     /// To the ledger.
-    reports: mpsc::Sender<LaneReport>,
+    reports: ReportSender,
     count: NonZeroU16,
     /// Names, and the partitions that they fall into.
     endpoints: HashMap<EndpointIndex, (Arc<str>, PartitionNumber)>,
@@ -72,7 +73,7 @@ impl RelayOutbox {
     pub(crate) fn new(
         count: NonZeroU16,
         publishers: impl Iterator<Item = (PartitionNumber, Option<mpsc::Sender<Vec<Outgoing>>>)>,
-        reports: mpsc::Sender<LaneReport>,
+        reports: ReportSender,
         (known, unsettled): (KnownVersion, UnsettledCount),
     ) -> Self {
         let partition = |(number, publisher)| {

@@ -24,7 +24,9 @@ use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
-use crate::flow::settlement::LaneReport;
+use crate::flow::report_queue::ReportReceiver;
+use crate::flow::report_queue::ReportSender;
+use crate::flow::report_queue::report_queue;
 use crate::lane::overflow_delay::WalHold;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerParts;
@@ -60,7 +62,7 @@ use crate::telemetry::metrics::WalhookMetrics;
 
 /// As `app` has them.
 pub(super) const OPENED_MAX: usize = 64;
-pub(super) const REPORTS_MAX: usize = 16;
+pub(super) const REPORT_ROOM: u16 = 16;
 
 /// `[shutdown] grace`: more than any request takes.
 pub(super) const GRACE: Duration = Duration::from_secs(8);
@@ -182,7 +184,7 @@ impl RunParts {
     /// What its lanes have in common: those of these endpoints alone, if any are named.
     pub(super) fn lanes(
         &self,
-        (may_send, reports): (Arc<dyn Fn() -> bool + Send + Sync>, mpsc::Sender<LaneReport>),
+        (may_send, reports): (Arc<dyn Fn() -> bool + Send + Sync>, ReportSender),
         stages: &mpsc::Sender<InterleavedStage>,
         own: Option<Arc<[usize]>>,
     ) -> LaneTerms {
@@ -214,7 +216,7 @@ async fn join(parts: RunParts, started: StagesOfRun) -> anyhow::Result<()> {
     let ownership = world.lock().state.take(PartitionNumber::SOURCE);
     world.point("the state was taken up").await;
     world.pass(0..20).await;
-    let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+    let (reports_in, reports) = report_queue(REPORT_ROOM);
     let books = {
         let world = world.lock();
         let state = &world.state;
@@ -260,7 +262,7 @@ pub(super) async fn join_source(
     parts: RunParts,
     started: StagesOfRun,
     (ownership, books): (ModelOwnership, LedgerStart),
-    (reports_in, reports): (mpsc::Sender<LaneReport>, mpsc::Receiver<LaneReport>),
+    (reports_in, reports): (ReportSender, ReportReceiver),
     (relay, resumed): (Option<RelayOutbox>, impl FnOnce(&ModelRegistry) -> ResumedSource),
 ) -> anyhow::Result<()> {
     let StagesOfRun { stages, in_time } = started;

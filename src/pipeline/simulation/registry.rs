@@ -20,6 +20,7 @@ use crate::flow::budget::MemoryBudget;
 use crate::flow::lease::Lease;
 use crate::flow::pump_report::EndpointsVersion;
 use crate::flow::relation::TableName;
+use crate::flow::report_queue::ReportSender;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
@@ -56,7 +57,7 @@ pub(super) struct LaneTerms {
     pub(super) clock: DatabaseClock,
     pub(super) budget: MemoryBudget,
     pub(super) may_send: Arc<dyn Fn() -> bool + Send + Sync>,
-    pub(super) reports: mpsc::Sender<LaneReport>,
+    pub(super) reports: ReportSender,
     pub(super) shutdown: ShutdownStages,
     /// Runs what is sent there.
     pub(super) stages: mpsc::Sender<InterleavedStage>,

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flow::lsn::Position;
 use crate::flow::partition::PartitionNumber;
-use crate::flow::settlement::LaneReport;
+use crate::flow::report_queue::ReportSender;
+use crate::flow::report_queue::report_queue;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::endpoint_update::KnownVersion;
 use crate::pipeline::pump::relay_outbox::RelayOutbox;
@@ -18,7 +19,7 @@ use crate::pipeline::simulation::interleave::InterleavedStage;
 use crate::pipeline::simulation::model_broker::ModelStream;
 use crate::pipeline::simulation::model_state::ModelOwnership;
 use crate::pipeline::simulation::process::LedgerStart;
-use crate::pipeline::simulation::process::REPORTS_MAX;
+use crate::pipeline::simulation::process::REPORT_ROOM;
 use crate::pipeline::simulation::process::RunParts;
 use crate::pipeline::simulation::process::StagesOfRun;
 use crate::pipeline::simulation::process::join_source;
@@ -81,7 +82,7 @@ pub(super) async fn join(
         };
         (state.settled(PartitionNumber::SOURCE), start)
     };
-    let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+    let (reports_in, reports) = report_queue(REPORT_ROOM);
     let relay = open(&parts, &started, (ownership, seen), partitions, &reports_in, &roles).await?;
     let resumed = |registry: &ModelRegistry| {
         let world = registry.terms.world.lock();
@@ -148,7 +149,7 @@ async fn open(
     started: &StagesOfRun,
     (ownership, seen): (ModelOwnership, Option<Position>),
     partitions: Vec<FoundPartition>,
-    reports: &mpsc::Sender<LaneReport>,
+    reports: &ReportSender,
     roles: &RolesScenario,
 ) -> anyhow::Result<RelayOutbox> {
     let world = &parts.world;

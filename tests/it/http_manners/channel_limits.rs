@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use std::sync::mpsc as blocking;
 use std::thread;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walhook::testing::config::settings::Channel;
@@ -15,9 +14,9 @@ use walhook::testing::config::settings::PRESETS;
 use walhook::testing::config::settings::WecomApp;
 use walhook::testing::flow::backlog::BacklogPosition;
 use walhook::testing::flow::backlog::RefilledRow;
+use walhook::testing::flow::report_queue::report_queue;
 use walhook::testing::flow::settlement::DeliveryOutcome;
 use walhook::testing::flow::settlement::EndpointIndex;
-use walhook::testing::flow::settlement::LaneReport;
 use walhook::testing::lane;
 use walhook::testing::lane::services::LaneServices;
 use walhook::testing::lane::settings::LaneSettings;
@@ -112,7 +111,7 @@ async fn deliver(
     tell_time: impl Fn(Duration) + Send + Sync + 'static,
 ) -> (Vec<DeliveryOutcome>, Duration) {
     let (sender, task) = lane::open(LaneSettings::of(EndpointIndex(0), endpoint));
-    let (reports, mut reported) = mpsc::channel::<LaneReport>(1000);
+    let (reports, mut reported) = report_queue(1000);
     let (courier, stop) = (courier(client(endpoint)), CancellationToken::new());
     let begun = Instant::now();
     let services = CourierServices { begun, tell_time, courier };
