@@ -31,7 +31,7 @@
 //! | 6 | [`backfill`]: rows that were there before, merged with what streams by |
 //! | 5 | [`api`]: the HTTP surface; [`inbound`]: callbacks that become rows |
 //! | 4 | the stages: [`replication`], [`event`], [`lane`], [`delivery`], [`ledger`]; [`relay`]: the broker between members |
-//! | 3 | [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
+//! | 3 | [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`], [`listen_socket`] |
 //! | 2 | [`config`], [`failpoint`] |
 //! | 1 | [`expression`]: the language of filters and templates |
 //! | 0 | [`flow`]: the words that all share; no I/O, no clock, no randomness |
@@ -68,6 +68,7 @@ mod ha;
 mod inbound;
 mod lane;
 mod ledger;
+mod listen_socket;
 mod pipeline;
 mod preflight;
 mod redelivery;

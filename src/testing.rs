@@ -215,6 +215,10 @@ pub mod lane {
     }
 }
 
+pub mod listen_socket {
+    pub use crate::listen_socket::open;
+}
+
 pub mod replication {
     pub mod assemble {
         pub use crate::replication::assemble::ChangeAssembler;

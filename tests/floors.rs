@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 15] = [
     &["expression"],
     // The settings are words as well: the other modules of floor 1 are told by them what to do.
     &["config", "failpoint"],
-    &["store", "telemetry", "sandbox", "task", "backoff", "clock"],
+    &["store", "telemetry", "sandbox", "task", "backoff", "clock", "listen_socket"],
     &["replication", "event", "lane", "delivery", "ledger", "relay"],
     &["api", "inbound"],
     &["backfill"],

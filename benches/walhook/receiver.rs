@@ -32,6 +32,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use walhook::testing::listen_socket;
 
 use crate::identity::Identity;
 
@@ -88,11 +89,12 @@ impl Receiver {
     /// Over TLS it shows the certificate of `identity`.
     pub(crate) fn start(identity: &Identity) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
-        let tls_listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let entered = runtime.enter();
+        let listen = || listen_socket::open((Ipv4Addr::LOCALHOST, 0).into());
+        let (listener, tls_listener) = (listen()?, listen()?);
         let (address, tls_address) = (listener.local_addr()?, tls_listener.local_addr()?);
-        let host = |_| runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let apart = (0..HOSTS).map(host).collect::<Result<Vec<_>, _>>()?;
+        let apart = (0..HOSTS).map(|_| listen()).collect::<Result<Vec<_>, _>>()?;
+        drop(entered);
         let hosts = apart.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         let acceptor = identity.acceptor()?;
         let books = Arc::new(Books {

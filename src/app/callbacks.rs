@@ -18,7 +18,7 @@ use crate::task::TaskOwner;
 ///
 /// # Errors
 /// The address is in use, or the certificate cannot be used.
-pub(super) async fn start(
+pub(super) fn start(
     settings: &Settings,
     inbound: &InboundSettings,
     handles: &SharedHandles,
@@ -35,7 +35,7 @@ pub(super) async fn start(
         let version = env!("CARGO_PKG_VERSION");
         json!({ "success": true, "data": { "version": version, "streaming": status.is_streaming() } })
     };
-    let listener = InboundListener::open(inbound, &sources, writer, status).await?;
+    let listener = InboundListener::open(inbound, &sources, writer, status)?;
     tracing::info!(inbound = %listener.address()?, "callbacks are answered");
     let stop = tasks.stop_token();
     tasks.spawn("the inbound listener", async move {

@@ -112,8 +112,8 @@ impl App {
     ///
     /// # Errors
     /// The address is in use, or TLS to a collector cannot be set up.
-    pub(crate) async fn start(settings: Settings) -> anyhow::Result<Self> {
-        let listener = listen(settings.http.listen).await?;
+    pub(crate) fn start(settings: Settings) -> anyhow::Result<Self> {
+        let listener = listen(settings.http.listen)?;
         let address = listener.local_addr()?;
         let mut tasks = TaskOwner::new();
         let mut handles = SharedHandles::new(&settings);
@@ -268,7 +268,7 @@ impl App {
         prepare(&self.settings, self.consent).await?;
         if let Some(inbound) = &self.settings.inbound {
             // Not before there is a slot: what was kept without one would never be pushed on.
-            callbacks::start(&self.settings, inbound, &self.handles, &mut self.tasks).await?;
+            callbacks::start(&self.settings, inbound, &self.handles, &mut self.tasks)?;
         }
         let (writable_in, writable) = watch::channel(true);
         let shutdown = ShutdownStages::default();

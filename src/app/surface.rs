@@ -20,11 +20,12 @@ use crate::config::configuration::Settings;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::partition_snapshots::PartitionSnapshots;
 use crate::endpoints::registry::snapshot;
+use crate::listen_socket;
 use crate::pipeline::handles::SharedHandles;
 
-pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let taken = || format!("cannot listen on {address}: free it, or change [http] listen");
-    TcpListener::bind(address).await.with_context(taken)
+    listen_socket::open(address).with_context(taken)
 }
 
 /// What is behind the HTTP surface.

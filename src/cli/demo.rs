@@ -96,7 +96,7 @@ impl Demo {
 
     async fn show(&self, cluster: &SandboxCluster) -> anyhow::Result<()> {
         let url = cluster.url("postgres");
-        let receiver = ReceiverServer::bind(([127, 0, 0, 1], 0).into()).await?;
+        let receiver = ReceiverServer::bind(([127, 0, 0, 1], 0).into())?;
         let settings = settings(&url, &receiver)?;
         let session = make_table(&settings).await?;
 
@@ -108,7 +108,7 @@ impl Demo {
         let stop_receiver = stop.clone();
         running
             .spawn(async move { Ok(receiver.serve(behaviour, to_screen, stop_receiver).await?) });
-        let app = App::start(settings).await?;
+        let app = App::start(settings)?;
         let screen = DemoScreen::new(self.check);
         screen.greet(&url, &receiver_url, app.address())?;
         let stop_app = app.stop_token();

@@ -104,7 +104,7 @@ async fn serve(
     let kept = (role != MemberRole::Alone).then_some(&as_read);
     loop {
         let is_ending = CancellationToken::new();
-        let app = App::start(settings.clone()).await?;
+        let app = App::start(settings.clone())?;
         // Its clients find it where it was.
         settings.http.listen = app.address();
         let reloads = app.reloads();

@@ -52,6 +52,7 @@ use crate::inbound::request::CallbackRequest;
 use crate::inbound::request_body::BodyBudget;
 use crate::inbound::source::RunningSource;
 use crate::inbound::verify;
+use crate::listen_socket;
 
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -87,14 +88,14 @@ impl InboundListener {
     ///
     /// # Errors
     /// The address is in use, or the certificate or key cannot be used.
-    pub(crate) async fn open(
+    pub(crate) fn open(
         settings: &InboundSettings,
         sources: &[Arc<RunningSource>],
         writer: CallbackWriter,
         status: impl Fn() -> Value + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let listen = settings.listen;
-        let listener = TcpListener::bind(listen).await.with_context(|| {
+        let listener = listen_socket::open(listen).with_context(|| {
             format!("cannot listen on {listen}: free it, or change [inbound] listen")
         })?;
         let acceptor = settings.tls.as_ref().map(|(cert, key)| acceptor(cert, key)).transpose()?;

@@ -50,7 +50,7 @@ pub(super) async fn show(cluster: &SandboxCluster) -> anyhow::Result<()> {
         started = spawn_blocking(start_broker) => started??,
         stopped = interrupted() => return Ok(stopped?),
     };
-    let receiver = ReceiverServer::bind(([127, 0, 0, 1], 0).into()).await?;
+    let receiver = ReceiverServer::bind(([127, 0, 0, 1], 0).into())?;
     let (url, broker_url) = (cluster.url("postgres"), broker.url());
     let text = configuration(&url, &broker_url, receiver.address());
     let env = |name: &str| (name == MEMBER_VARIABLE).then(|| "demo".to_owned());

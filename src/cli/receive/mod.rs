@@ -71,7 +71,7 @@ impl Receive {
 
     async fn receive(self) -> Result<(), CommandError> {
         let listen = self.listen;
-        let server = ReceiverServer::bind(listen).await.with_context(|| {
+        let server = ReceiverServer::bind(listen).with_context(|| {
             format!("cannot listen on {listen}: choose another address with --listen")
         })?;
         terminal::note(&self.greeting(server.address()))?;

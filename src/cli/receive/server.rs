@@ -34,6 +34,7 @@ use crate::cli::receive::signature::SignatureCheck;
 use crate::cli::receive::signature::SignatureVerdict;
 use crate::cli::receive::signature::VerificationKey;
 use crate::flow::time::Timestamp;
+use crate::listen_socket;
 
 /// Requests that wait to be looked at. Each holds up to [`BODY_KEPT_BYTES`].
 pub(crate) const RECEIVED_MAX: usize = 64;
@@ -92,8 +93,8 @@ impl ReceiverServer {
     ///
     /// # Errors
     /// If the address is in use or not this machine's.
-    pub(crate) async fn bind(listen: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+    pub(crate) fn bind(listen: SocketAddr) -> io::Result<Self> {
+        let listener = listen_socket::open(listen)?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -200,7 +201,7 @@ mod tests {
         request: &[u8],
         cut_off: bool,
     ) -> (Option<ReceivedRequest>, String) {
-        let server = ReceiverServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = ReceiverServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = server.address();
         let (to, mut received) = mpsc::channel(RECEIVED_MAX);
         let stop = CancellationToken::new();
@@ -268,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_has_gone_does_not_keep_senders_waiting() {
-        let server = ReceiverServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = ReceiverServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = server.address();
         let (to, received) = mpsc::channel(1);
         drop(received);
