@@ -316,6 +316,29 @@ async fn a_process_that_stood_still_takes_no_endpoint_for_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ledger_that_has_no_room_makes_no_endpoint_silent() {
+    let (sender, task) = open(with_backlog(4));
+    let (outcomes, mut reports) = report_queue(1);
+    let services = SampleServices::new(|lease: Lease| async move { (lease, delivered()) });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { task.run(&services, outcomes, CancellationToken::new()).await });
+    let ledger = async {
+        let mut settled = Vec::new();
+        while settled.len() < 40 {
+            tokio::time::sleep(2 * SECOND).await; // a flush of a slow database
+            settled.extend(reports.recv().await.unwrap().settlements);
+        }
+        settled
+    };
+    let (shares, wal_hold) = ([(&sender, (0..40).map(|n| event(n, n)).collect())], generous());
+    let (sent, settled) = tokio::join!(hand_over(shares, &wal_hold, &|| false), ledger);
+    sent.unwrap();
+    let is_delivered =
+        |settled: &Settlement| matches!(settled.outcome, DeliveryOutcome::Delivered { .. });
+    assert!(settled.iter().all(is_delivered), "{settled:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn lanes_that_are_all_slow_wait_for_each_other_and_park_nothing() {
     let slow = || Running::start(with_backlog(4), Database::default(), Duration::from_millis(70));
     let lanes = [slow(), slow(), slow()];

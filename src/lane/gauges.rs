@@ -1,6 +1,7 @@
 //! What a lane holds and how it does, to be read at any time by anyone.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 use crate::lane::capacity::LaneCapacity;
 use crate::lane::core::breaker::BreakerState;
 use crate::lane::core::counts::LaneCounts;
+use crate::lane::in_flight_total::InFlightTotal;
+use crate::lane::overflow_delay::LaneProgress;
 
 /// Counts of a lane, shared with the API, the metrics and its senders.
 #[derive(Debug)]
@@ -37,6 +40,10 @@ pub(crate) struct LaneGauges {
     /// `held_up_at`, in microseconds since `born`.
     held_up: AtomicU64,
     held_up_at: AtomicU64,
+    /// A report waits for the ledger: places that answers have left are not free yet.
+    waits_for_ledger: AtomicBool,
+    /// What the lane shares its thread with.
+    total: OnceLock<InFlightTotal>,
 }
 
 /// A lane gets back so much of the time that others had nothing to do for its sake: a slow one may
@@ -63,6 +70,8 @@ impl LaneGauges {
             latency: AtomicU64::default(),
             held_up: AtomicU64::default(),
             held_up_at: AtomicU64::default(),
+            waits_for_ledger: AtomicBool::default(),
+            total: OnceLock::new(),
         }
     }
 
@@ -82,13 +91,33 @@ impl LaneGauges {
         // The lane's task alone writes it.
         let mean = if before == 0 { took } else { before - before / 8 + took / 8 };
         self.latency.store(mean, Ordering::Relaxed);
+        if let Some(total) = self.total.get() {
+            total.note_answer(Duration::from_micros(took));
+        }
     }
 
-    /// When the endpoint answered last, and how long it takes.
-    pub(super) fn answers(&self) -> (Option<Instant>, Duration) {
+    /// How the lane does, for a sender that waits.
+    pub(super) fn progress(&self) -> LaneProgress {
         let answered = self.answered.load(Ordering::Relaxed).checked_sub(1);
-        let answered = answered.map(|micros| self.born + Duration::from_micros(micros));
-        (answered, Duration::from_micros(self.latency.load(Ordering::Relaxed)))
+        let total = self.total.get();
+        LaneProgress {
+            answered: answered.map(|micros| self.born + Duration::from_micros(micros)),
+            latency: Duration::from_micros(self.latency.load(Ordering::Relaxed)),
+            latency_of_all: total.map_or(Duration::ZERO, InFlightTotal::latency),
+            held_up: self.held_up(),
+            stood_still: Duration::ZERO,
+            waits_for_ledger: self.waits_for_ledger.load(Ordering::Relaxed),
+            is_thread_busy: total.is_some_and(InFlightTotal::is_busy),
+        }
+    }
+
+    /// Whom the lane shares its thread with. It is told once.
+    pub(super) fn counted_in(&self, total: &InFlightTotal) {
+        drop(self.total.set(total.clone()));
+    }
+
+    pub(super) fn set_waits_for_ledger(&self, waits: bool) {
+        self.waits_for_ledger.store(waits, Ordering::Relaxed);
     }
 
     /// Others have had nothing to do for so long, as they had to wait for this one.

@@ -1,4 +1,4 @@
-//! How many requests all lanes have in flight together.
+//! How many requests all lanes have in flight together, and how long these take.
 //!
 //! While the thread that makes them has time to spare, every endpoint gets what it bears. Once it is busy
 //! all the time, more requests do not make anything quicker: they wait for one another, each with a
@@ -20,6 +20,9 @@ const SHARED_MIN: usize = 1024;
 
 /// Far beyond what a process has file descriptors for.
 const SHARED_MAX: usize = 1 << 20;
+
+/// The mean latency is that of about so many answers.
+const LATENCY_OF: u64 = 64;
 
 /// How often the number is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -45,6 +48,8 @@ struct SharedRequests {
     /// microseconds.
     looked: AtomicU64,
     busy: AtomicU64,
+    /// How long endpoints take to answer, in microseconds: the mean of all lanes, the last answers most.
+    latency: AtomicU64,
 }
 
 impl Default for InFlightTotal {
@@ -57,6 +62,7 @@ impl Default for InFlightTotal {
             born: Instant::now(),
             looked: AtomicU64::new(0),
             busy: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
         }))
     }
 }
@@ -65,6 +71,27 @@ impl InFlightTotal {
     /// A lane's part of it, which has none in flight yet.
     pub(super) fn part(&self) -> InFlightPart {
         InFlightPart { total: self.clone(), own: 0 }
+    }
+
+    /// Whether the thread has no time to spare: what lanes do not get done is not for want of events. A thread with
+    /// nothing to do does not look, either.
+    pub(super) fn is_busy(&self) -> bool {
+        let all = &self.0;
+        let looked = Duration::from_micros(all.looked.load(Ordering::Relaxed));
+        let is_recent = all.born.elapsed().saturating_sub(looked) < LOOK_EVERY * 2;
+        is_recent && all.is_busy.load(Ordering::Relaxed)
+    }
+
+    /// An endpoint has answered, within this time; for tasks of that thread.
+    pub(super) fn note_answer(&self, took: Duration) {
+        let (before, took) = (self.0.latency.load(Ordering::Relaxed), micros(took));
+        let mean = before - before / LATENCY_OF + took / LATENCY_OF;
+        self.0.latency.store(mean, Ordering::Relaxed);
+    }
+
+    /// How long endpoints take to answer just now, all of them together.
+    pub(super) fn latency(&self) -> Duration {
+        Duration::from_micros(self.0.latency.load(Ordering::Relaxed))
     }
 
     /// Looks how busy the thread has been, if that is due; for tasks of that thread.
@@ -194,5 +221,28 @@ mod tests {
         let mut lanes: Vec<_> = (0..3 * SHARED_MIN).map(|_| total.part()).collect();
         assert!(lanes.iter_mut().all(|lane| lane.note(1) >= 1));
         assert_eq!(lanes[0].note(1), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_has_not_looked_for_a_while_has_time() {
+        let total = InFlightTotal::default();
+        total.0.is_busy.store(true, Ordering::Relaxed);
+        assert!(total.is_busy());
+        tokio::time::advance(LOOK_EVERY * 2).await;
+        assert!(!total.is_busy(), "nobody had anything to do");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_latency_of_all_follows_the_last_answers() {
+        let total = InFlightTotal::default();
+        let close_to = |millis: u64| {
+            let latency = total.latency();
+            latency > Duration::from_millis(millis * 3 / 4)
+                && latency < Duration::from_millis(millis * 5 / 4)
+        };
+        (0..200).for_each(|_| total.note_answer(Duration::from_millis(200)));
+        assert!(close_to(200), "{:?}", total.latency());
+        (0..400).for_each(|_| total.note_answer(Duration::from_millis(4)));
+        assert!(close_to(4), "{:?}", total.latency());
     }
 }

@@ -30,6 +30,10 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// An endpoint may take this long to answer and still counts as making progress.
 pub(super) const LATENCY_MAX: Duration = Duration::from_secs(5);
 
+/// And this long if all of them do: it is not the endpoint that is slow, but where all of them are, or this machine.
+/// Not longer, or one that hangs would be waited for in proportion to slow ones beside it.
+pub(super) const LATENCY_OF_ALL_MAX: Duration = Duration::from_millis(500);
+
 /// Within which bounds the WAL may wait for endpoints that answer, but slowly. Clones share what they
 /// are told.
 #[derive(Clone, Debug)]
@@ -74,14 +78,20 @@ pub(super) struct LaneProgress {
     pub(super) answered: Option<Instant>,
     /// How long its endpoint takes.
     pub(super) latency: Duration,
+    /// How long all endpoints take just now.
+    pub(super) latency_of_all: Duration,
     /// How long others had nothing to do for its sake, lately.
     pub(super) held_up: Duration,
-    /// How long this process itself stood still since the endpoint answered last.
+    /// How long this process itself stood still since the endpoint answered last ([`OwnDelay`]).
     pub(super) stood_still: Duration,
+    /// What the endpoint has answered has places still, since the ledger has not taken it.
+    pub(super) waits_for_ledger: bool,
+    /// The lane's thread has no time to spare, so that nobody gets more done if this one is not waited for.
+    pub(super) is_thread_busy: bool,
 }
 
 /// How long this process itself stands still between looks at a lane: a machine that is paused, or has no
-/// time for it, says nothing of the endpoint.
+/// time for it, says nothing of the endpoint. Nor does a ledger that has no room.
 #[derive(Debug, Default)]
 pub(super) struct OwnDelay {
     answered: Option<Instant>,
@@ -89,13 +99,15 @@ pub(super) struct OwnDelay {
 }
 
 impl OwnDelay {
-    /// So much time has passed since the last look, and the endpoint answered last at `answered`. Returns how
-    /// much of the time since then has to be left out.
-    pub(super) fn passed(&mut self, time: Duration, answered: Option<Instant>) -> Duration {
+    /// So much time has passed since the last look. Returns how much of the time since the endpoint answered last
+    /// has to be left out.
+    pub(super) fn passed(&mut self, time: Duration, progress: &LaneProgress) -> Duration {
+        let answered = progress.answered;
         if answered != self.answered {
             *self = Self { answered, stood_still: Duration::ZERO };
         }
-        self.stood_still += time.saturating_sub(LOOK_EVERY * 2);
+        let usual = if progress.waits_for_ledger { Duration::ZERO } else { LOOK_EVERY * 2 };
+        self.stood_still += time.saturating_sub(usual);
         self.stood_still
     }
 }
@@ -124,14 +136,15 @@ impl<'w> OverflowDelay<'w> {
     /// Whether to wait on for a lane that has been waited for since `since`.
     pub(super) fn look(&self, since: Instant, progress: LaneProgress) -> DelayLook {
         let now = Instant::now();
-        let is_any_idle = self.is_any_idle(now);
+        let is_any_idle = !progress.is_thread_busy && self.is_any_idle(now);
         let moment = if is_any_idle { FULL_PATIENCE } else { self.together };
         let limit = match (progress.answered, is_any_idle) {
             (Some(_), _) => moment,
             (None, true) => FIRST_PATIENCE,
             (None, false) => TOGETHER_MAX,
         };
-        let latency = progress.latency.min(LATENCY_MAX);
+        let of_all = progress.latency_of_all.min(LATENCY_OF_ALL_MAX);
+        let latency = progress.latency.min(LATENCY_MAX).max(of_all);
         let last = progress.answered.map_or(since, |answered| answered.max(since));
         let silent = now.saturating_duration_since(last).saturating_sub(progress.stood_still);
         if silent >= limit + latency * 2 {
@@ -169,8 +182,11 @@ mod tests {
     const NEVER: LaneProgress = LaneProgress {
         answered: None,
         latency: Duration::ZERO,
+        latency_of_all: Duration::ZERO,
         held_up: Duration::ZERO,
         stood_still: Duration::ZERO,
+        waits_for_ledger: false,
+        is_thread_busy: false,
     };
 
     fn look(
@@ -197,6 +213,8 @@ mod tests {
         let hangs = LaneProgress { answered: Some(Instant::now() - ms(1000)), ..NEVER };
         let long = |progress: LaneProgress| LaneProgress { held_up: ms(5000), ..progress };
         let paused = |stood_still| LaneProgress { stood_still, ..hangs };
+        let among = |latency_of_all| LaneProgress { latency_of_all, ..hangs };
+        let busy = |progress: LaneProgress| LaneProgress { is_thread_busy: true, ..progress };
         let cases = [
             ("no answer yet", 0, true, ms(499), NEVER, DelayLook::WaitHoldingUp),
             ("no answer at all", 0, true, ms(500), NEVER, DelayLook::Enough),
@@ -205,6 +223,12 @@ mod tests {
             ("it answers no more", 0, true, ms(2000), hangs, DelayLook::Enough),
             ("but it could not have", 0, true, ms(2000), paused(ms(800)), DelayLook::WaitHoldingUp),
             ("nor does it now", 0, true, ms(2000), paused(ms(700)), DelayLook::Enough),
+            ("all are slow", 0, true, ms(2000), among(ms(400)), DelayLook::WaitHoldingUp),
+            ("but not so slow", 0, true, ms(2000), among(ms(300)), DelayLook::Enough),
+            ("all are very slow", 0, true, ms(2000), among(ms(5000)), DelayLook::WaitHoldingUp),
+            ("there is no time", 0, true, ms(999), busy(hangs), DelayLook::Wait),
+            ("but that ends, too", 0, true, ms(2000), busy(hangs), DelayLook::Enough),
+            ("nobody loses by it", 0, true, ms(60_000), busy(long(answers)), DelayLook::Wait),
             ("a moment for each of them", 0, false, ms(2000), hangs, DelayLook::Enough),
             ("it answers", 0, false, ms(60_000), answers, DelayLook::Wait),
             ("it answers, slowly", 0, false, ms(60_000), slow, DelayLook::Wait),
@@ -223,11 +247,13 @@ mod tests {
     async fn what_the_process_itself_stood_still_is_no_silence_of_the_endpoint() {
         let ms = Duration::from_millis;
         let mut own = OwnDelay::default();
-        assert_eq!(own.passed(LOOK_EVERY, None), Duration::ZERO);
-        assert_eq!(own.passed(LOOK_EVERY * 2, None), Duration::ZERO, "a busy machine");
-        assert_eq!(own.passed(LOOK_EVERY * 2 + ms(300), None), ms(300));
-        assert_eq!(own.passed(LOOK_EVERY * 2 + ms(100), None), ms(400));
-        let answered = Some(Instant::now());
-        assert_eq!(own.passed(LOOK_EVERY, answered), Duration::ZERO, "it answered since");
+        let waits = LaneProgress { waits_for_ledger: true, ..NEVER };
+        assert_eq!(own.passed(LOOK_EVERY, &NEVER), Duration::ZERO);
+        assert_eq!(own.passed(LOOK_EVERY * 2, &NEVER), Duration::ZERO, "a busy machine");
+        assert_eq!(own.passed(LOOK_EVERY * 2 + ms(300), &NEVER), ms(300));
+        assert_eq!(own.passed(LOOK_EVERY * 2 + ms(100), &NEVER), ms(400));
+        assert_eq!(own.passed(LOOK_EVERY, &waits), ms(400) + LOOK_EVERY, "no room in the ledger");
+        let answered = LaneProgress { answered: Some(Instant::now()), ..NEVER };
+        assert_eq!(own.passed(LOOK_EVERY, &answered), Duration::ZERO, "it answered since");
     }
 }

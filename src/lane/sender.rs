@@ -23,7 +23,6 @@ use crate::lane::message::LaneMessage;
 use crate::lane::message::ReplayedDelivery;
 use crate::lane::overflow_delay::DelayLook;
 use crate::lane::overflow_delay::LOOK_EVERY;
-use crate::lane::overflow_delay::LaneProgress;
 use crate::lane::overflow_delay::OverflowDelay;
 use crate::lane::overflow_delay::OwnDelay;
 use crate::lane::overflow_delay::WalHold;
@@ -236,10 +235,8 @@ impl WorkingLane {
         loop {
             let looked = Instant::now();
             tokio::time::sleep(LOOK_EVERY).await;
-            let (answered, latency) = self.gauges.answers();
-            let stood_still = own.passed(looked.elapsed(), answered);
-            let held_up = self.gauges.held_up();
-            let progress = LaneProgress { answered, latency, held_up, stood_still };
+            let mut progress = self.gauges.progress();
+            progress.stood_still = own.passed(looked.elapsed(), &progress);
             match overflow_delay.look(since, progress) {
                 DelayLook::Wait => {}
                 DelayLook::WaitHoldingUp => self.gauges.holds_up(LOOK_EVERY),

@@ -170,6 +170,7 @@ impl LaneTask {
     #[must_use]
     pub fn counted_in(mut self, total: &InFlightTotal) -> Self {
         self.part = total.part();
+        self.gauges.counted_in(total);
         self
     }
 
@@ -266,6 +267,7 @@ impl LaneTask {
                 return Ok(WorkEnd::Dormant);
             }
             let (is_due, due) = self.look_at_report(in_flight.is_empty());
+            self.gauges.set_waits_for_ledger(is_due);
             let wake_at = wake_at.into_iter().chain(due).chain(dormant_from).min();
             tokio::select! {
                 biased; // stop first: a busy lane must not delay a shutdown
