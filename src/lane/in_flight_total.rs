@@ -48,12 +48,22 @@ struct SharedRequests {
     /// microseconds.
     looked: AtomicU64,
     busy: AtomicU64,
+    /// How long the thread has been busy in all this time since `born`.
+    busy_in: fn(Duration) -> Duration,
     /// How long endpoints take to answer, in microseconds: the mean of all lanes, the last answers most.
     latency: AtomicU64,
 }
 
 impl Default for InFlightTotal {
     fn default() -> Self {
+        Self::timed_by(|_| Handle::current().metrics().worker_total_busy_duration(0))
+    }
+}
+
+impl InFlightTotal {
+    /// With another measure of how long the thread has been busy in all the time that it is given: the runtime's
+    /// is that of the real clock, also where the others stand still.
+    pub(crate) fn timed_by(busy_in: fn(Duration) -> Duration) -> Self {
         Self(Arc::new(SharedRequests {
             in_flight: AtomicUsize::new(0),
             lanes: AtomicUsize::new(0),
@@ -62,12 +72,11 @@ impl Default for InFlightTotal {
             born: Instant::now(),
             looked: AtomicU64::new(0),
             busy: AtomicU64::new(0),
+            busy_in,
             latency: AtomicU64::new(0),
         }))
     }
-}
 
-impl InFlightTotal {
     /// A lane's part of it, which has none in flight yet.
     pub(super) fn part(&self) -> InFlightPart {
         InFlightPart { total: self.clone(), own: 0 }
@@ -97,12 +106,13 @@ impl InFlightTotal {
     /// Looks how busy the thread has been, if that is due; for tasks of that thread.
     fn look(&self) {
         let all = &self.0;
-        let (now, looked) = (micros(all.born.elapsed()), all.looked.load(Ordering::Relaxed));
+        let alive = all.born.elapsed();
+        let (now, looked) = (micros(alive), all.looked.load(Ordering::Relaxed));
         if now.saturating_sub(looked) < micros(LOOK_EVERY) {
             return;
         }
         all.looked.store(now, Ordering::Relaxed);
-        let busy = micros(Handle::current().metrics().worker_total_busy_duration(0));
+        let busy = micros((all.busy_in)(alive));
         let busy_before = all.busy.swap(busy, Ordering::Relaxed);
         let percent = u128::from(busy.saturating_sub(busy_before)) * 100 / u128::from(now - looked);
         let (shared, in_flight) =

@@ -48,6 +48,13 @@ use crate::telemetry::metrics::WalhookMetrics;
 /// How often the registry looks whether an endpoint is to be changed.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 
+/// The lanes' thread has no time to spare for half of each second.
+fn busy_in(alive: Duration) -> Duration {
+    let half = Duration::from_millis(500);
+    let whole = u32::try_from(alive.as_secs()).unwrap_or(u32::MAX);
+    half * whole + half.min(Duration::from_nanos(alive.subsec_nanos().into()))
+}
+
 /// What the lanes of a run have in common.
 #[derive(Clone)]
 pub(super) struct LaneTerms {
@@ -103,7 +110,7 @@ impl ModelRegistry {
         let present: Vec<usize> = present.into_iter().filter(is_own).collect();
         let mut registry = Self {
             terms,
-            in_flight: InFlightTotal::default(),
+            in_flight: InFlightTotal::timed_by(busy_in),
             ledger,
             pump,
             members: BTreeMap::new(),
