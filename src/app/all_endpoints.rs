@@ -47,7 +47,7 @@ use crate::store::endpoints;
 use crate::task::TaskOwner;
 
 /// For reports that nobody needs and that wait to be dropped.
-const REPORT_ROOM: u16 = 16;
+const DROPPED_ROOM: u16 = 16;
 
 /// All endpoints, and the ways to them.
 #[derive(Clone)]
@@ -78,7 +78,7 @@ pub(super) async fn start(
     let (follow, follows) = mpsc::channel(CALLS_MAX);
     let shared = SharedEndpoints::new(settings, known.clone(), None, partitions.clone(), follows);
     let budget = MemoryBudget::new(settings.memory.queued_bytes);
-    let (reports_in, reports) = report_queue(REPORT_ROOM);
+    let (reports_in, reports) = report_queue(DROPPED_ROOM);
     let (waits, share) = ((&budget, &ShutdownStages::default()), lanes::share_of(settings));
     // Whose partition an endpoint belongs to does not matter to a test event.
     let tries = SharedHandles { slot_ownership: SlotOwnership::of_trials(), ..handles.clone() };

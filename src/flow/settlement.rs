@@ -106,7 +106,7 @@ pub struct RelayedDelivery {
 }
 
 /// Bytes of a response that take as much room as an outcome with its event.
-const ANSWER_BYTES_A_ROOM: usize = 4096;
+const ANSWER_BYTES_PER_ROW: usize = 4096;
 
 /// What a lane has to tell the ledger at once. The attempts come before the settlements that
 /// follow from them, both in the order in which they happened.
@@ -122,11 +122,11 @@ pub struct LaneReport {
 
 impl LaneReport {
     /// The room that it takes while it waits for the ledger: one for each attempt or outcome, and one for each
-    /// [`ANSWER_BYTES_A_ROOM`] of their responses.
+    /// [`ANSWER_BYTES_PER_ROW`] of their responses.
     pub fn room(&self) -> usize {
         let rows = self.attempts.len().max(self.settlements.len()).max(self.relayed.len());
         let answers = self.attempts.iter().map(|attempt| attempt.exchange.response_body.len());
-        rows + answers.sum::<usize>() / ANSWER_BYTES_A_ROOM
+        rows + answers.sum::<usize>() / ANSWER_BYTES_PER_ROW
     }
 
     pub fn is_empty(&self) -> bool {

@@ -28,6 +28,7 @@ use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::lane::core::breaker::BreakerState;
 use crate::lane::error::QueueError;
+use crate::lane::in_flight_total::InFlightTotal;
 use crate::lane::message::LaneChange;
 use crate::lane::message::ReplayedDelivery;
 use crate::lane::overflow_delay::FIRST_PATIENCE;
@@ -336,6 +337,34 @@ async fn a_ledger_that_has_no_room_makes_no_endpoint_silent() {
     let is_delivered =
         |settled: &Settlement| matches!(settled.outcome, DeliveryOutcome::Delivered { .. });
     assert!(settled.iter().all(is_delivered), "{settled:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_without_time_to_spare_has_nobody_idle_for_the_sake_of_one() {
+    let total = InFlightTotal::timed_by(|alive| alive); // busy all the time
+    let (sender, task) = open(with_backlog(4));
+    let task = task.counted_in(&total);
+    let services = SampleServices::new(|lease: Lease| async move {
+        std::future::pending::<()>().await;
+        (lease, delivered())
+    });
+    let (outcomes, _reports) = report_queue(64);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { task.run(&services, outcomes, CancellationToken::new()).await });
+    let mut other = total.part();
+    let others_work = async {
+        loop {
+            other.note(1);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (start, wal_hold) = (Instant::now(), generous());
+    let shares = [(&sender, (0..8).map(|n| event(n, n)).collect())];
+    tokio::select! {
+        sent = hand_over(shares, &wal_hold, &|| true) => sent.unwrap(),
+        () = others_work => {}
+    }
+    assert_eq!(start.elapsed(), TOGETHER_MAX, "and no longer");
 }
 
 #[tokio::test(start_paused = true)]

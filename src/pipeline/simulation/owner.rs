@@ -24,8 +24,8 @@ use crate::pipeline::simulation::model_state::ModelState;
 use crate::pipeline::simulation::process::GRACE;
 use crate::pipeline::simulation::process::LedgerStart;
 use crate::pipeline::simulation::process::OPENED_MAX;
-use crate::pipeline::simulation::process::REPORT_ROOM;
 use crate::pipeline::simulation::process::RunParts;
+use crate::pipeline::simulation::process::SCARCE_REPORT_ROOM;
 use crate::pipeline::simulation::process::StagesOfRun;
 use crate::pipeline::simulation::process::ledger;
 use crate::pipeline::simulation::process::observe;
@@ -76,7 +76,7 @@ pub(super) async fn join(
     };
     world.point("a partition was taken up").await;
     let (opened_in, opened) = mpsc::channel(OPENED_MAX);
-    let (reports_in, reports) = report_queue(REPORT_ROOM);
+    let (reports_in, reports) = report_queue(SCARCE_REPORT_ROOM);
     let (edits_in, edits) = mpsc::channel(2);
     let (updates_in, updates) = mpsc::channel(2);
     let (writable_in, writable) = watch::channel(true);

@@ -60,9 +60,10 @@ use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::WalhookMetrics;
 
-/// As `app` has them.
+/// As `app` has it.
 pub(super) const OPENED_MAX: usize = 64;
-pub(super) const REPORT_ROOM: u16 = 16;
+/// Less than there, so that lanes wait for it.
+pub(super) const SCARCE_REPORT_ROOM: u16 = 16;
 
 /// `[shutdown] grace`: more than any request takes.
 pub(super) const GRACE: Duration = Duration::from_secs(8);
@@ -216,7 +217,7 @@ async fn join(parts: RunParts, started: StagesOfRun) -> anyhow::Result<()> {
     let ownership = world.lock().state.take(PartitionNumber::SOURCE);
     world.point("the state was taken up").await;
     world.pass(0..20).await;
-    let (reports_in, reports) = report_queue(REPORT_ROOM);
+    let (reports_in, reports) = report_queue(SCARCE_REPORT_ROOM);
     let books = {
         let world = world.lock();
         let state = &world.state;

@@ -19,8 +19,8 @@ use crate::pipeline::simulation::interleave::InterleavedStage;
 use crate::pipeline::simulation::model_broker::ModelStream;
 use crate::pipeline::simulation::model_state::ModelOwnership;
 use crate::pipeline::simulation::process::LedgerStart;
-use crate::pipeline::simulation::process::REPORT_ROOM;
 use crate::pipeline::simulation::process::RunParts;
+use crate::pipeline::simulation::process::SCARCE_REPORT_ROOM;
 use crate::pipeline::simulation::process::StagesOfRun;
 use crate::pipeline::simulation::process::join_source;
 use crate::pipeline::simulation::process::start;
@@ -82,7 +82,7 @@ pub(super) async fn join(
         };
         (state.settled(PartitionNumber::SOURCE), start)
     };
-    let (reports_in, reports) = report_queue(REPORT_ROOM);
+    let (reports_in, reports) = report_queue(SCARCE_REPORT_ROOM);
     let relay = open(&parts, &started, (ownership, seen), partitions, &reports_in, &roles).await?;
     let resumed = |registry: &ModelRegistry| {
         let world = registry.terms.world.lock();
